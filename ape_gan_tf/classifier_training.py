@@ -1,0 +1,219 @@
+"""Trains the target classifiers A to D, plain or adversarially."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import attacks
+import data
+import models
+from ape_gan_tf import optimizers
+from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
+from ape_gan_tf.workdir import claim
+from data.checks import (
+    check_in_range,
+    check_one_of,
+    check_positive_integer,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """All that decides what a target classifier becomes.
+
+    The paper gives the layers (Table 5) and the error rates, not the training.
+
+    Attributes:
+        classifier: `A`, `B`, `C` or `D` (Table 5).
+        epochs: Passes over the training split.
+        batch_size: Images a step.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        schedule: `constant`, or `cosine` decay to zero.
+        shift: Augmentation: random translation by up to so many pixels.
+        flip: Augmentation: random horizontal mirroring.
+        adversarial_training: Each step trains half on clean images and half
+            on FGSM images crafted anew (Tables 7 to 9; Goodfellow et al.
+            2014).
+        adversarial_epsilon: The epsilon of that FGSM.
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
+        seed: Of the weights, the order of the data and the augmentation.
+    """
+
+    classifier: str = "C"
+    epochs: int = 6
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    shift: int = 2
+    flip: bool = False
+    adversarial_training: bool = False
+    adversarial_epsilon: float = 0.3
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_one_of(self.classifier, models.TARGETS, "classifier")
+        check_one_of(self.schedule, optimizers.SCHEDULES, "schedule")
+        check_one_of(self.precision, optimizers.PRECISIONS, "precision")
+        for name in ("epochs", "batch_size"):
+            check_positive_integer(getattr(self, name), name)
+        check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
+        check_in_range(self.weight_decay, 0.0, 1.0, "weight_decay")
+        check_in_range(
+            self.adversarial_epsilon, 0.0, 1.0, "adversarial_epsilon"
+        )
+
+
+class ClassifierTrainer:
+    """Cross-entropy on images, or half of it on their adversarial twins.
+
+    Args:
+        config: What to train.
+        image_shape: (height, width, channels).
+        num_classes: K.
+        total_steps: Steps in all, over which the learning rate decays.
+
+    Attributes:
+        model: Keras model, images -> logits.
+    """
+
+    loss_names = ("cross_entropy", "error")
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        total_steps: int,
+    ) -> None:
+        self._config = config
+        self._build = lambda: models.target(
+            config.classifier, image_shape, num_classes, seed=config.seed
+        )
+        with optimizers.precision_scope(config.precision):
+            self.model = self._build()
+        self._variables = self.model.trainable_variables
+        self._optimizer = optimizers.prepare(
+            keras.optimizers.AdamW(
+                optimizers.learning_rate_schedule(
+                    config.schedule, config.learning_rate, total_steps
+                ),
+                weight_decay=config.weight_decay,
+            ),
+            self._variables,
+            config.precision,
+        )
+        self._attack = attacks.FGSM(epsilon=config.adversarial_epsilon)
+
+    def classifier(self) -> models.Classifier:
+        """The classifier as trained so far: a float32 copy."""
+        with optimizers.precision_scope("float32"):
+            copy = self._build()
+        copy.set_weights(self.model.get_weights())
+        return models.Classifier.from_keras(copy)
+
+    def trackables(self) -> dict[str, Any]:
+        """The network and its optimizer, for a checkpoint."""
+        return {"model": self.model, "optimizer": self._optimizer}
+
+    def train_step(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, ...]:
+        """One step; returns the loss and the error rate in percent.
+
+        Args:
+            batch: `images` float32 `[B, H, W, C]` and `labels` int64 `[B]`.
+        """
+        images, labels = batch["images"], batch["labels"]
+        if self._config.adversarial_training:
+            images = tf.concat([images, self._craft(images, labels)], 0)
+            labels = tf.concat([labels, labels], 0)
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            )
+            scaled = self._optimizer.scale_loss(loss)
+        self._optimizer.apply(
+            tape.gradient(scaled, self._variables), self._variables
+        )
+        wrong = tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
+        return loss, 100.0 * tf.reduce_mean(wrong)
+
+    def _craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """FGSM on the weights of this moment, without dropout."""
+        untargeted = tf.fill(tf.shape(labels), tf.constant(-1, tf.int64))
+        adversarial, _ = self._attack.run(
+            self._infer, images, labels, untargeted, images, labels
+        )
+        return tf.stop_gradient(adversarial)
+
+    def _infer(self, images: tf.Tensor) -> tf.Tensor:
+        return self.model(images, training=False)
+
+
+def train_classifier(
+    config: ClassifierConfig,
+    dataset: data.Dataset,
+    directory: Path,
+    settings: LoopSettings,
+    *,
+    limit: int | None = None,
+) -> models.Classifier:
+    """Trains a target classifier, from the last checkpoint on.
+
+    Args:
+        config: What to train.
+        dataset: Its training split is used.
+        directory: The classifier is saved in it, checkpoints below it. A
+            finished classifier of the same configuration is loaded instead.
+        settings: How to run.
+        limit: Train on the first `limit` images only.
+
+    Returns:
+        The trained classifier.
+
+    Raises:
+        ValueError: The directory holds another configuration's work.
+        NonFiniteLossError: The loss became NaN or infinite.
+    """
+    count = limit or dataset.count("train")
+    checkpoints = directory.with_name(f"{directory.name}_checkpoints")
+    claim(
+        checkpoints / "config.json",
+        {
+            **dataclasses.asdict(config),
+            "dataset": dataset.name,
+            "training_images": count,
+        },
+    )
+    if directory.exists():
+        return models.Classifier.load(directory)
+    steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
+    total_steps = config.epochs * steps_per_epoch
+    trainer = ClassifierTrainer(
+        config, dataset.image_shape, dataset.num_classes, total_steps
+    )
+    TrainingLoop(trainer, checkpoints, settings).run(
+        lambda start: dataset.training_batches(
+            "train",
+            config.batch_size,
+            seed=config.seed,
+            start_step=start,
+            total_steps=total_steps,
+            limit=limit,
+            shift=config.shift,
+            flip=config.flip,
+        ),
+        total_steps,
+    )
+    classifier = trainer.classifier()
+    classifier.save(directory)
+    return classifier

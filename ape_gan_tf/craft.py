@@ -1,0 +1,92 @@
+"""Writes one adversarial set.
+
+    python -m ape_gan_tf.craft --classifier=DIR/classifier --attack=fgsm \
+        --attack_params=epsilon=0.3 --dataset=mnist --split=test \
+        --output=DIR/adversarial/test
+
+leaves `OUTPUT.h5`, or the directory `OUTPUT/` of shards where there are many
+images. The same command again continues at the first missing shard.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from ape_gan_tf import command_line, flag_groups
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flag_groups.define_classifier_flags(values)
+    flag_groups.define_purifier_flag(values)
+    flags.DEFINE_string(
+        "attack", "fgsm", "Which attack.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "attack_params",
+        "",
+        "Its parameters: name=value,name=value.",
+        flag_values=values,
+    )
+    flag_groups.define_dataset_flags(values, split="test")
+    flag_groups.define_seed_flag(values)
+    flags.DEFINE_integer(
+        "batch_size",
+        256,
+        "Images crafted at a time.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flag_groups.define_xla_flag(values)
+    flags.DEFINE_integer(
+        "shard_size",
+        None,
+        "Images a file; a killed run continues at a file's start.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "The set's path, without a suffix.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues) -> None:
+    command_line.require(values, "classifier", "output")
+    import attacks
+    import models
+    from ape_gan_tf.crafting import craft
+
+    attack = attacks.get(
+        values.attack,
+        **attacks.parse_params(values.attack_params),
+        seed=values.seed,
+        batch_size=values.batch_size,
+        xla=values.xla,
+    )
+    dataset = flag_groups.load_dataset(values)
+    classifier = flag_groups.load_classifier(
+        values, Path(values.classifier), dataset.image_shape
+    )
+    if values.purifier:
+        classifier = classifier.behind(models.Purifier.load(values.purifier))
+    adversarial_set = craft(
+        attack,
+        classifier,
+        dataset,
+        values.split,
+        Path(values.output),
+        limit=values.limit,
+        shard_size=values.shard_size,
+    )
+    print(f"{adversarial_set.path}:")
+    for name, value in adversarial_set.statistics().items():
+        print(f"  {name.replace('_', ' ')}: {value:.6g}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(define_flags, main, __doc__))

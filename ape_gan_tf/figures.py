@@ -1,0 +1,122 @@
+"""Pictures: images before and after the purifier, and loss curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ape_gan_tf.files import write_atomically
+from ape_gan_tf.loss_history import read_losses
+
+RIGHT, WRONG = "#1b7837", "#b2182b"
+DOTS_PER_INCH = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRow:
+    """One row of an image grid.
+
+    Attributes:
+        label: What the images are, written at the left.
+        images: float32 `[N, H, W, C]` in [0, 1].
+        predictions: int64 `[N]`, what the classifier sees in them.
+    """
+
+    label: str
+    images: np.ndarray
+    predictions: np.ndarray
+
+
+def image_grid(
+    path: Path,
+    rows: Sequence[ImageRow],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> None:
+    """Draws the paper's Figure 4 with what the classifier says of each image.
+
+    A right answer is green and has a check mark, a wrong one is red and has a
+    cross, so that the picture works without colour too.
+
+    Args:
+        path: The PNG file.
+        rows: Each a kind of input, before or after the purifier.
+        labels: int64 `[N]`, the true classes.
+        class_names: Their names.
+        title: Written above.
+    """
+    columns = len(labels)
+    figure = Figure(
+        figsize=(1.6 + 0.95 * columns, 0.6 + 1.15 * len(rows)),
+        layout="constrained",
+    )
+    figure.suptitle(title)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, row_axes in zip(rows, axes, strict=True):
+        for column, axis in enumerate(row_axes):
+            _draw_image(axis, row.images[column])
+            _draw_prediction(
+                axis,
+                class_names[row.predictions[column]],
+                bool(row.predictions[column] == labels[column]),
+            )
+        row_axes[0].set_ylabel(
+            row.label, rotation=0, ha="right", va="center", fontsize=9
+        )
+    _save(figure, path)
+
+
+def loss_curves(path: Path, losses_csv: Path, title: str) -> None:
+    """Draws each loss over the steps, one small panel each.
+
+    Args:
+        path: The PNG file.
+        losses_csv: What the training loop wrote.
+        title: Written above.
+    """
+    columns = read_losses(losses_csv)
+    steps = columns.pop("step")
+    figure = Figure(
+        figsize=(3.4 * len(columns), 2.8), layout="constrained"
+    )
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axis, (name, values) in zip(panels, columns.items(), strict=True):
+        axis.plot(steps, values, linewidth=1.0)
+        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylim(bottom=0.0)
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _draw_image(axis: Any, image: np.ndarray) -> None:
+    is_grey = image.shape[-1] == 1
+    axis.imshow(
+        image[..., 0] if is_grey else image,
+        cmap="gray" if is_grey else None,
+        vmin=0.0,
+        vmax=1.0,
+        interpolation="nearest",
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _draw_prediction(axis: Any, name: str, is_right: bool) -> None:
+    axis.set_title(
+        f"{'✓' if is_right else '✗'} {name}",
+        fontsize=8,
+        color=RIGHT if is_right else WRONG,
+        pad=2,
+    )
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_atomically(path, lambda p: figure.savefig(p, dpi=DOTS_PER_INCH))

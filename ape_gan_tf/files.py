@@ -1,0 +1,76 @@
+"""Writing so that nothing half-written looks whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` on a temporary path beside `path`, then renames it.
+
+    Works for files and for directories (a directory at `path` is replaced).
+    The temporary name keeps the suffix, since Keras and NumPy look at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".partial-{path.name}")
+    remove(temporary)
+    try:
+        write(temporary)
+        _sync_tree(temporary)
+        if temporary.is_dir():
+            remove(path)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        remove(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all; NaN is not JSON, so refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: It is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole directory, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_tree(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            _sync_tree(child)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Makes sure that it is on the disk before a rename says so."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

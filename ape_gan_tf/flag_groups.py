@@ -1,0 +1,374 @@
+"""Flags that several commands share, and what they build from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from ape_gan_tf.command_line import UsageError
+
+if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
+    import attacks
+    import data
+    import models
+    from ape_gan_tf.classifier_training import ClassifierConfig
+    from ape_gan_tf.training_loop import LoopSettings
+
+PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
+SCHEDULES = ["constant", "cosine"]
+
+
+def define_run_flags(values: flags.FlagValues) -> None:
+    """`--workdir`, `--seed`, `--batch_size`."""
+    flags.DEFINE_string(
+        "workdir", None, "Folder that holds all of the run.", flag_values=values
+    )
+    define_seed_flag(values)
+
+
+def define_seed_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "seed",
+        0,
+        "Where every random choice comes from.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+        flag_values=values,
+    )
+
+
+def define_dataset_flags(
+    values: flags.FlagValues, split: str | None = None
+) -> None:
+    """`--dataset` and what goes with it; `--split` where it has a default."""
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "cifar10, digits (comes with the package), image_folder or mnist.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Folder of the datasets; else the environment's APE_GAN_TF_DATA, "
+        "else Keras's cache.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "image_dir",
+        None,
+        "Folder of image_folder, with {train,val}/<class>/*.JPEG; default "
+        "DATA_DIR/imagenet.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "image_size",
+        256,
+        "Height and width that image_folder resizes and crops to.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "validation_count",
+        None,
+        "Training images held out for validation; 0 trains on all of them, "
+        "as the paper does. Default: see docs/data.md.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    if split is not None:
+        flags.DEFINE_enum(
+            "split",
+            split,
+            ["train", "validation", "test"],
+            "Which images.",
+            flag_values=values,
+        )
+        define_limit_flag(values)
+
+
+def define_limit_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "limit",
+        None,
+        "Only the first so many images of the split; written into every "
+        "result.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def load_dataset(values: flags.FlagValues) -> data.Dataset:
+    """The dataset of these flags."""
+    import data
+
+    return data.load(
+        values.dataset,
+        data_dir=values.data_dir,
+        image_dir=values.image_dir,
+        image_size=values.image_size,
+        validation_count=values.validation_count,
+    )
+
+
+def define_classifier_flags(
+    values: flags.FlagValues, default: str | None = None, zoo: bool = False
+) -> None:
+    """`--classifier` and how to read a stranger's."""
+    flags.DEFINE_string(
+        "classifier",
+        default,
+        "A .keras file or a SavedModel directory"
+        + (", or A, B, C or D, which is trained first." if zoo else "."),
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "classifier_output",
+        None,
+        ["logits", "probabilities"],
+        "What the classifier returns, where it cannot be seen. A Keras "
+        "model's final softmax is stripped.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "classifier_range",
+        ["0", "1"],
+        "Lowest and highest pixel value that the classifier expects: 0,1 or "
+        "0,255 or -1,1.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "classifier_resize",
+        False,
+        "Resize (bilinear, inside the classifier) where its image size is "
+        "not the dataset's.",
+        flag_values=values,
+    )
+
+
+def load_classifier(
+    values: flags.FlagValues,
+    path: Path,
+    image_shape: tuple[int, int, int] | None,
+) -> models.Classifier:
+    """The classifier at `path`, read as these flags say."""
+    import models
+
+    return models.Classifier.load(
+        path,
+        output=values.classifier_output,
+        value_range=_value_range(values.classifier_range),
+        image_shape=image_shape,
+        resize=values.classifier_resize,
+    )
+
+
+def _value_range(words: list[str]) -> tuple[float, float]:
+    try:
+        low, high = (float(word) for word in words)
+    except ValueError as error:
+        raise UsageError(
+            "--classifier_range must be two numbers, like 0,255; "
+            f"got {','.join(words)!r}"
+        ) from error
+    if low >= high:
+        raise UsageError(
+            "--classifier_range must go from low to high, "
+            f"got {','.join(words)!r}"
+        )
+    return low, high
+
+
+def define_purifier_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "purifier",
+        None,
+        "A .keras file or a SavedModel directory.",
+        flag_values=values,
+    )
+
+
+def define_computation_flags(values: flags.FlagValues) -> None:
+    """`--precision`, `--xla` and `--checkpoint_every`, for training."""
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        PRECISIONS,
+        "Computation in training; the result is saved in float32.",
+        flag_values=values,
+    )
+    define_xla_flag(values)
+    flags.DEFINE_integer(
+        "checkpoint_every",
+        500,
+        "Steps between checkpoints.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def define_xla_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean(
+        "xla",
+        False,
+        "Compile with XLA: faster for purifiers, slower on CPUs for "
+        "classifiers with large kernels.",
+        flag_values=values,
+    )
+
+
+def loop_settings(
+    values: flags.FlagValues, description: str, xla: bool
+) -> LoopSettings:
+    """How a training loop runs, by these flags."""
+    from ape_gan_tf.training_loop import LoopSettings
+
+    return LoopSettings(
+        checkpoint_every=values.checkpoint_every,
+        xla=xla,
+        description=description,
+    )
+
+
+def define_classifier_training_flags(
+    values: flags.FlagValues, prefix: str = ""
+) -> None:
+    """How a target is trained; `prefix` keeps them apart from a purifier's."""
+    flags.DEFINE_integer(
+        f"{prefix}epochs",
+        6,
+        "Passes over the training split.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        f"{prefix}batch_size",
+        128,
+        "Images a training step.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        f"{prefix}learning_rate", 1e-3, "Of AdamW.", flag_values=values
+    )
+    flags.DEFINE_float(
+        f"{prefix}weight_decay", 1e-4, "Of AdamW.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        f"{prefix}schedule",
+        "cosine",
+        SCHEDULES,
+        "Of the learning rate.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        f"{prefix}shift",
+        2,
+        "Random translation by up to so many pixels.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        f"{prefix}flip", False, "Random mirroring.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "adversarial_training",
+        False,
+        "Train the classifier half on FGSM images crafted anew in each step.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversarial_epsilon",
+        0.3,
+        "Epsilon of adversarial training.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+
+
+def classifier_config(
+    values: flags.FlagValues, name: str, prefix: str = ""
+) -> ClassifierConfig:
+    """What to train, by these flags."""
+    from ape_gan_tf.classifier_training import ClassifierConfig
+
+    prefixed = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "schedule",
+        "shift",
+        "flip",
+    )
+    return ClassifierConfig(
+        classifier=name,
+        adversarial_training=values.adversarial_training,
+        adversarial_epsilon=values.adversarial_epsilon,
+        precision=values.precision,
+        seed=values.seed,
+        **{field: values[prefix + field].value for field in prefixed},
+    )
+
+
+def define_evaluation_flags(values: flags.FlagValues) -> None:
+    """Which attacks a purifier is measured under."""
+    flags.DEFINE_list(
+        "attacks",
+        ["fgsm"],
+        "Attacks to measure under, by name.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "epsilons",
+        ["0.1", "0.2", "0.3", "0.4"],
+        "Each attack is measured at each epsilon; fractions such as 8/255 "
+        "are read.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "threat_models",
+        ["oblivious"],
+        "oblivious: the attacker sees the classifier alone. white_box: the "
+        "attacker sees the purifier too.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "noise_variance",
+        0.05,
+        "Variance of the Gaussian noise, in [0, 1] units.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+
+
+def evaluation_attacks(
+    values: flags.FlagValues, **params: Any
+) -> list[attacks.Attack]:
+    """Each attack at each epsilon."""
+    import attacks
+
+    return [
+        attacks.get(name, epsilon=epsilon, **params)
+        for name in values.attacks
+        for epsilon in parse_epsilons(values.epsilons)
+    ]
+
+
+def parse_epsilons(words: list[str]) -> list[float]:
+    """`["0.1", "8/255"]` -> numbers.
+
+    Raises:
+        UsageError: One is not a number.
+    """
+    import attacks
+
+    numbers = [attacks.parse_params(f"epsilon={w}")["epsilon"] for w in words]
+    for word, number in zip(words, numbers, strict=True):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise UsageError(f"--epsilons must be numbers, got {word!r}")
+    return [float(number) for number in numbers]

@@ -1,0 +1,112 @@
+"""Error rates as rows of `metrics.json`, and their file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ape_gan_tf.files import read_json, write_json
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement; errors are in percent of all `count` images.
+
+    In a white-box row `target_error` is the bare classifier's under the same
+    attack on itself, `purified_error` the defended classifier's under the
+    attack on itself.
+
+    Attributes:
+        dataset: Name of the dataset.
+        split: `train`, `validation` or `test`.
+        count: Images measured, the first of the split.
+        classifier: {"name", "fingerprint"}.
+        purifier: The same, or None where there is none.
+        input: `clean`, `gaussian_noise` or the attack's name.
+        params: Of the noise or the attack.
+        threat_model: `benign`, `oblivious`, `white_box` or `transfer`.
+        crafted_on: Fingerprint of what was attacked, None where benign.
+        seed: Of random choices.
+        target_error: Error of the classifier alone.
+        purified_error: Error behind the purifier, None without one.
+        target_top5_error: Where there are 1000 classes, else None.
+        purified_top5_error: Likewise.
+    """
+
+    dataset: str
+    split: str
+    count: int
+    classifier: dict[str, str]
+    purifier: dict[str, str] | None
+    input: str
+    params: dict[str, Any]
+    threat_model: str
+    crafted_on: str | None
+    seed: int
+    target_error: float | None = None
+    purified_error: float | None = None
+    target_top5_error: float | None = None
+    purified_top5_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the file: top-5 errors only where they were measured."""
+        row = dataclasses.asdict(self)
+        for name in ("target_top5_error", "purified_top5_error"):
+            if row[name] is None:
+                del row[name]
+        return row
+
+    def is_same_measurement(self, other: Row) -> bool:
+        """Whether both measured the same thing, whatever came out."""
+        return self._identity() == other._identity()
+
+    def _identity(self) -> dict[str, Any]:
+        row = dataclasses.asdict(self)
+        return {k: v for k, v in row.items() if not k.endswith("_error")}
+
+
+class MetricsFile:
+    """The rows in a `metrics.json`, saved after each that is added.
+
+    Args:
+        path: The file; it need not exist.
+
+    Raises:
+        ValueError: It is not a metrics file of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: list[Row] = _read(path) if path.exists() else []
+
+    def find(self, wanted: Row) -> Row | None:
+        """The row that measured the same thing, if there is one."""
+        same = (row for row in self.rows if row.is_same_measurement(wanted))
+        return next(same, None)
+
+    def add(self, row: Row) -> None:
+        """Adds a row and writes the file."""
+        self.rows.append(row)
+        write_json(
+            self._path,
+            {"version": VERSION, "rows": [row.to_json() for row in self.rows]},
+        )
+
+
+def _read(path: Path) -> list[Row]:
+    content = read_json(path)
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ValueError(
+            f"{path} must be a metrics file of version {VERSION}, "
+            f"got version {version!r}"
+        )
+    try:
+        return [Row(**row) for row in content["rows"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds a row that does not fit: {error}"
+        ) from error

@@ -1,0 +1,302 @@
+"""A whole run in its work directory, stage by stage.
+
+Each stage leaves a file that the next one reads; a stage whose file is there
+is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import attacks
+import data
+import models
+from ape_gan_tf import figures, report, saved_model
+from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
+from ape_gan_tf.crafting import craft
+from ape_gan_tf.evaluation import (
+    BenignInput,
+    Clean,
+    GaussianNoise,
+    Subject,
+    attack_on,
+    evaluate,
+)
+from ape_gan_tf.files import write_atomically
+from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
+from ape_gan_tf.summaries import TrainingSummaries
+from ape_gan_tf.training_loop import LoopSettings
+
+IMAGES_IN_FIGURE = 10
+IMAGES_IN_SUMMARY = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a purifier or a classifier is measured on.
+
+    Attributes:
+        split: `validation` while choosing, `test` once at the end.
+        attacks: Measured under each threat model.
+        threat_models: `oblivious`, `white_box`.
+        noise_variance: Of the Gaussian noise.
+        limit: Only the first `limit` images of the split.
+        batch_size: Images at a time.
+        seed: Of random choices.
+    """
+
+    split: str = "test"
+    attacks: tuple[attacks.Attack, ...] = ()
+    threat_models: tuple[str, ...] = ("oblivious",)
+    noise_variance: float = 0.05
+    limit: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+
+    @property
+    def benign(self) -> list[BenignInput]:
+        """The inputs of Table 2."""
+        noise = GaussianNoise(variance=self.noise_variance, seed=self.seed)
+        return [Clean(), noise]
+
+    def subject(
+        self,
+        dataset: data.Dataset,
+        classifier: models.Classifier,
+        purifier: models.Purifier | None,
+    ) -> Subject:
+        return Subject(
+            dataset=dataset,
+            split=self.split,
+            classifier=classifier,
+            purifier=purifier,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The main job: from a dataset to a measured, exported purifier.
+
+    Attributes:
+        workdir: Holds everything that the run writes.
+        dataset: From `data.load`.
+        classifier: The target, or how to train one.
+        adversarial_set: Path of the training pairs; None crafts them.
+        attack: Crafts them, on the training split.
+        purifier: What to train.
+        measurement: What to measure it on.
+        limit: Train on the first `limit` images only.
+        settings: How the purifier's training runs.
+        classifier_settings: How the classifier's training runs.
+    """
+
+    workdir: Path
+    dataset: data.Dataset
+    classifier: models.Classifier | ClassifierConfig
+    adversarial_set: Path | None
+    attack: attacks.Attack
+    purifier: PurifierConfig
+    measurement: Measurement
+    limit: int | None = None
+    settings: LoopSettings = LoopSettings()
+    classifier_settings: LoopSettings = LoopSettings()
+
+    def execute(self) -> list[Row]:
+        """Runs what is not done yet.
+
+        Returns:
+            The measured rows, as in `metrics.json`.
+        """
+        classifier = self._target()
+        adversarial_set = self._training_set(classifier)
+        purifier = self._purifier(adversarial_set)
+        self._export(purifier)
+        rows = measure(
+            self.workdir,
+            self.dataset,
+            classifier,
+            purifier,
+            self.measurement,
+            title=f"{purifier.name} before {classifier.name}, "
+            f"{self.dataset.name}",
+            losses=self.workdir / "checkpoints" / "losses.csv",
+        )
+        print(f"purifier: {self.workdir / 'purifier'}")
+        return rows
+
+    def _target(self) -> models.Classifier:
+        if isinstance(self.classifier, ClassifierConfig):
+            return train_classifier(
+                self.classifier,
+                self.dataset,
+                self.workdir / "classifier",
+                self.classifier_settings,
+                limit=self.limit,
+            )
+        return self.classifier
+
+    def _training_set(
+        self, classifier: models.Classifier
+    ) -> data.AdversarialSet:
+        if self.adversarial_set is None:
+            return craft(
+                self.attack,
+                classifier,
+                self.dataset,
+                "train",
+                self.workdir / "adversarial" / "train",
+                limit=self.limit,
+            )
+        return data.AdversarialSet.open(
+            self.adversarial_set,
+            expected={
+                "dataset": self.dataset.name,
+                "image_shape": self.dataset.image_shape,
+            },
+        )
+
+    def _purifier(
+        self, adversarial_set: data.AdversarialSet
+    ) -> models.Purifier:
+        checkpoints = self.workdir / "checkpoints"
+        sample = next(iter(adversarial_set.batches(IMAGES_IN_SUMMARY)))
+        purifier = train_purifier(
+            self.purifier,
+            adversarial_set,
+            checkpoints,
+            self.settings,
+            limit=self.limit,
+            on_checkpoint=TrainingSummaries(
+                self.workdir / "summaries",
+                checkpoints / "losses.csv",
+                sample["images"].numpy(),
+                sample["adversarial"].numpy(),
+            ),
+        )
+        path = self.workdir / "purifier.keras"
+        if not path.exists():
+            write_atomically(path, purifier.keras_model.save)
+        return models.Purifier.load(path)
+
+    def _export(self, purifier: models.Purifier) -> None:
+        directory = self.workdir / "purifier"
+        if not (directory / "1").exists():
+            saved_model.export(purifier, directory)
+
+
+def measure(
+    workdir: Path,
+    dataset: data.Dataset,
+    classifier: models.Classifier,
+    purifier: models.Purifier | None,
+    measurement: Measurement,
+    *,
+    title: str,
+    losses: Path | None = None,
+) -> list[Row]:
+    """Writes `metrics.json`, `report.md` and the figures, prints the table.
+
+    Args:
+        workdir: Where to.
+        dataset: Whose images.
+        classifier: The classifier alone.
+        purifier: The purifier before it, or None.
+        measurement: What to measure.
+        title: Of the report.
+        losses: A loss history to draw.
+
+    Returns:
+        The rows asked for, measured now or before.
+    """
+    subject = measurement.subject(dataset, classifier, purifier)
+    rows = evaluate(
+        subject,
+        measurement.benign,
+        measurement.attacks,
+        measurement.threat_models,
+        MetricsFile(workdir / "metrics.json"),
+    )
+    grid = workdir / "figures" / "images.png"
+    draw_images(grid, subject, measurement)
+    pictures = [("Images, and what the classifier says of them", grid)]
+    if losses is not None:
+        curves = workdir / "figures" / "losses.png"
+        figures.loss_curves(curves, losses, "Training losses")
+        pictures.append(("Losses over training steps", curves))
+    report.write_report(
+        workdir / "report.md",
+        rows,
+        title=title,
+        figures=pictures,
+        provenance=provenance(subject),
+    )
+    print(report.table(rows))
+    print(f"report: {workdir / 'report.md'}")
+    return rows
+
+
+def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
+    """Draws the paper's Figure 4: each input, and below it purified."""
+    batch = next(iter(subject.batches().unbatch().batch(IMAGES_IN_FIGURE)))
+    kinds: list[tuple[str, Any]] = [
+        (each.name.replace("_", " "), each(batch["images"], batch["index"]))
+        for each in measurement.benign
+    ]
+    kinds += [
+        (_label(attack), attack_on(subject.classifier, attack)(batch))
+        for attack in measurement.attacks
+    ]
+    rows = itertools.chain.from_iterable(
+        _image_rows(subject, label, np.asarray(images))
+        for label, images in kinds
+    )
+    figures.image_grid(
+        path,
+        list(rows),
+        batch["labels"].numpy(),
+        subject.dataset.class_names,
+        f"{subject.dataset.name}, {subject.split} images, "
+        f"classifier {subject.classifier.name}",
+    )
+
+
+def _image_rows(
+    subject: Subject, label: str, images: np.ndarray
+) -> list[figures.ImageRow]:
+    rows = [(label, images)]
+    if subject.purifier is not None:
+        rows.append(("purified", subject.purifier.predict(images)))
+    return [
+        figures.ImageRow(
+            label, shown, subject.classifier.predict(shown).argmax(-1)
+        )
+        for label, shown in rows
+    ]
+
+
+def _label(attack: attacks.Attack) -> str:
+    epsilon = attack.params.get("epsilon")
+    name = attack.name.replace("_", " ")
+    return name if epsilon is None else f"{name}\nepsilon {epsilon:.3g}"
+
+
+def provenance(subject: Subject) -> dict[str, Any]:
+    """What a reader needs to make the figures again, beside `flags.txt`."""
+    purifier = subject.purifier
+    return {
+        "dataset": f"{subject.dataset.name}, {subject.split}, "
+        f"{subject.count} images",
+        "seed": subject.seed,
+        "classifier fingerprint": subject.classifier.fingerprint,
+        **({"purifier fingerprint": purifier.fingerprint} if purifier else {}),
+        **data.package_versions(),
+    }

@@ -1,0 +1,218 @@
+"""Trains, measures and exports a purifier: the main job, end to end.
+
+    python -m ape_gan_tf.train --flagfile=flags/mnist.flags \
+        --data_dir=DIR --workdir=DIR
+
+trains the target classifier where `--classifier` names one of the paper's,
+crafts the adversarial training set, trains APE-GAN on it, measures the error
+rates, and leaves in WORKDIR: flags.txt, classifier/, adversarial/,
+checkpoints/, purifier.keras, purifier/1/ (for TF Serving), metrics.json,
+report.md, figures/ and summaries/ (TensorBoard). The same command again
+continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from ape_gan_tf import command_line, flag_groups
+
+if TYPE_CHECKING:
+    from ape_gan_tf.purifier_training import PurifierConfig
+    from ape_gan_tf.run import Run
+
+ZOO = ("A", "B", "C", "D")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flag_groups.define_run_flags(values)
+    flag_groups.define_dataset_flags(values)
+    flag_groups.define_limit_flag(values)
+    flag_groups.define_classifier_flags(values, default="C", zoo=True)
+    flag_groups.define_classifier_training_flags(values, prefix="classifier_")
+    flags.DEFINE_boolean(
+        "classifier_xla",
+        False,
+        "Compile the classifier's training with XLA.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "adversarial_set",
+        None,
+        "Path of the training pairs; else they are crafted.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "attack", "fgsm", "Crafts the training pairs.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "attack_params",
+        "epsilon=0.3",
+        "Its parameters: name=value,name=value.",
+        flag_values=values,
+    )
+    _define_purifier_training_flags(values)
+    flag_groups.define_computation_flags(values)
+    flag_groups.define_evaluation_flags(values)
+    flags.DEFINE_enum(
+        "eval_split",
+        "test",
+        ["validation", "test"],
+        "Images to measure on: choose on validation, report on test.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "eval_limit",
+        None,
+        "Measure on the first so many images only.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def _define_purifier_training_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "generator",
+        "ape_gan_m",
+        ["ape_gan_m", "ape_gan_c", "ape_gan_i"],
+        "Networks of Table 6.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "epochs", 2, "Passes over the pairs.", 1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "batch_size", 64, "Pairs a step.", 1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "learning_rate", 2e-4, "Of both Adams.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "adam_beta1", 0.9, "Of both Adams.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        flag_groups.SCHEDULES,
+        "Of the learning rate.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "content_loss",
+        "mse",
+        ["mse", "root_mse"],
+        "mse is the paper's, root_mse the released code's.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "content_weight", 0.7, "xi_1 of Eq. 12.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "adversarial_weight", 0.3, "xi_2 of Eq. 12.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "generator_steps",
+        2,
+        "Generator steps for each of the discriminator.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "kernel_size", 3, "Of all convolutions.", 1, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "decoder_activation",
+        "leaky_relu",
+        ["leaky_relu", "relu"],
+        "Of the generator's second half.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "output",
+        "sigmoid",
+        ["sigmoid", "tanh"],
+        "Of the generator; tanh works on [-1, 1] inside.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "batch_norm_momentum",
+        0.99,
+        "Of the moving averages used outside training.",
+        flag_values=values,
+    )
+
+
+def purifier_config(values: flags.FlagValues) -> PurifierConfig:
+    """What to train, by the flags of the same names."""
+    from ape_gan_tf.purifier_training import PurifierConfig
+
+    fields = dataclasses.fields(PurifierConfig)
+    return PurifierConfig(
+        **{field.name: values[field.name].value for field in fields}
+    )
+
+
+def build_run(values: flags.FlagValues) -> Run:
+    """The run that these flags describe; a wrong value is found here."""
+    import attacks
+    from ape_gan_tf.run import Measurement, Run
+
+    purifier = purifier_config(values)
+    attack = attacks.get(
+        values.attack,
+        **attacks.parse_params(values.attack_params),
+        seed=values.seed,
+    )
+    measurement = Measurement(
+        split=values.eval_split,
+        attacks=tuple(flag_groups.evaluation_attacks(values)),
+        threat_models=tuple(values.threat_models),
+        noise_variance=values.noise_variance,
+        limit=values.eval_limit,
+        seed=values.seed,
+    )
+    dataset = flag_groups.load_dataset(values)
+    if values.classifier in ZOO:
+        classifier = flag_groups.classifier_config(
+            values, values.classifier, prefix="classifier_"
+        )
+    else:
+        classifier = flag_groups.load_classifier(
+            values, Path(values.classifier), dataset.image_shape
+        )
+    return Run(
+        workdir=Path(values.workdir),
+        dataset=dataset,
+        classifier=classifier,
+        adversarial_set=_path(values.adversarial_set),
+        attack=attack,
+        purifier=purifier,
+        measurement=measurement,
+        limit=values.limit,
+        settings=flag_groups.loop_settings(
+            values, "training the purifier", values.xla
+        ),
+        classifier_settings=flag_groups.loop_settings(
+            values, "training the classifier", values.classifier_xla
+        ),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def main(values: flags.FlagValues) -> None:
+    command_line.require(values, "workdir", "classifier")
+    run = build_run(values)
+    command_line.record_flags(values, run.workdir)
+    run.execute()
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(define_flags, main, __doc__))

@@ -1,0 +1,79 @@
+"""Trains a target classifier of the paper, plain or adversarially.
+
+    python -m ape_gan_tf.train_classifier --classifier=C --dataset=mnist \
+        --data_dir=DIR --workdir=DIR
+
+leaves `WORKDIR/classifier/` (a SavedModel with classifier.keras in it) and
+`metrics.json`. The same command again continues, or does nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from ape_gan_tf import command_line, flag_groups
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "classifier",
+        "C",
+        ["A", "B", "C", "D"],
+        "Which of Table 5.",
+        flag_values=values,
+    )
+    flag_groups.define_run_flags(values)
+    flag_groups.define_dataset_flags(values)
+    flag_groups.define_limit_flag(values)
+    flag_groups.define_classifier_training_flags(values)
+    flag_groups.define_computation_flags(values)
+    flag_groups.define_evaluation_flags(values)
+    flags.DEFINE_enum(
+        "eval_split",
+        "test",
+        ["validation", "test"],
+        "Images to measure the errors on.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues) -> None:
+    command_line.require(values, "workdir")
+    from ape_gan_tf.classifier_training import train_classifier
+    from ape_gan_tf.run import Measurement, measure
+
+    workdir = Path(values.workdir)
+    config = flag_groups.classifier_config(values, values.classifier)
+    measurement = Measurement(
+        split=values.eval_split,
+        attacks=tuple(flag_groups.evaluation_attacks(values)),
+        noise_variance=values.noise_variance,
+        seed=values.seed,
+    )
+    dataset = flag_groups.load_dataset(values)
+    command_line.record_flags(values, workdir)
+    classifier = train_classifier(
+        config,
+        dataset,
+        workdir / "classifier",
+        flag_groups.loop_settings(
+            values, "training the classifier", values.xla
+        ),
+        limit=values.limit,
+    )
+    measure(
+        workdir,
+        dataset,
+        classifier,
+        None,
+        measurement,
+        title=f"Classifier {classifier.name}, {dataset.name}",
+        losses=workdir / "classifier_checkpoints" / "losses.csv",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(define_flags, main, __doc__))

@@ -1,0 +1,67 @@
+"""Attacks by name, with parameters as a command line writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from attacks.base import Attack
+from attacks.fgsm import FGSM
+from attacks.iterative_gradient_sign import IterativeGradientSign
+from data.checks import check_one_of
+
+_CLASSES: tuple[type[Attack], ...] = (FGSM, IterativeGradientSign)
+ATTACKS = {attack.name: attack for attack in _CLASSES}
+
+
+def get(name: str, **params: Any) -> Attack:
+    """Finds an attack by name: `get("fgsm", epsilon=0.3)`.
+
+    Raises:
+        ValueError: The name or a parameter is unknown (the message lists those
+            that are known), or a value does not fit.
+    """
+    attack = ATTACKS[check_one_of(name, ATTACKS, "attack")]
+    known = [field.name for field in dataclasses.fields(attack)]
+    for param in params:
+        check_one_of(param, known, f"parameter of {name}")
+    return attack(**params)
+
+
+def parse_params(text: str) -> dict[str, Any]:
+    """Parses `k=v,k=v`: numbers, true, false, none, else strings.
+
+    Raises:
+        ValueError: A part is not of the form `name=value`, or comes twice.
+    """
+    params: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (x.strip() for x in part.partition("="))
+        if not (name and equals and value):
+            raise ValueError(
+                f"attack_params must look like name=value,name=value, "
+                f"got {part!r}"
+            )
+        if name in params:
+            raise ValueError(f"attack_params has {name!r} more than once")
+        params[name] = _parse_value(value)
+    return params
+
+
+def _parse_value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float, _parse_fraction):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _parse_fraction(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    if not slash or float(denominator) == 0.0:
+        raise ValueError(f"not a fraction: {text!r}")
+    return float(numerator) / float(denominator)

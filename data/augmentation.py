@@ -1,0 +1,55 @@
+"""Random shifts and flips of training images, determined by seed and step."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from data.randomness import step_key
+
+
+def shift_images(
+    images: tf.Tensor, shift: int, seed: int, step: tf.Tensor
+) -> tf.Tensor:
+    """Moves each image by up to `shift` pixels each way, filling with zeros.
+
+    Args:
+        images: `[B, H, W, C]`.
+        shift: the largest displacement, in pixels.
+        seed: the run's seed.
+        step: int64 scalar; with the seed it determines the displacements.
+
+    Returns:
+        `[B, H, W, C]`, the dtype of `images`.
+    """
+    batch, height, width, _ = images.shape
+    corners = tf.random.stateless_uniform(
+        [2, batch, 1],
+        step_key(seed, "shift", step),
+        0,
+        2 * shift + 1,
+        tf.int32,
+        alg="philox",
+    )
+    margin = [shift, shift]
+    padded = tf.pad(images, [[0, 0], margin, margin, [0, 0]])
+    rows = tf.gather(
+        padded, corners[0] + tf.range(height), axis=1, batch_dims=1
+    )
+    return tf.gather(rows, corners[1] + tf.range(width), axis=2, batch_dims=1)
+
+
+def flip_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """Mirrors every second image or so, chosen by seed and step.
+
+    Args:
+        images: `[B, H, W, C]`.
+        seed: the run's seed.
+        step: int64 scalar.
+
+    Returns:
+        `[B, H, W, C]`, the dtype of `images`.
+    """
+    draws = tf.random.stateless_uniform(
+        [images.shape[0], 1, 1, 1], step_key(seed, "flip", step), alg="philox"
+    )
+    return tf.where(draws < 0.5, images[:, :, ::-1], images)

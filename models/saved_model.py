@@ -1,0 +1,286 @@
+"""SavedModel directories: ours and a stranger's, read and written."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from models import fingerprint, network
+
+# TF Serving leaves what lies in assets.extra/ alone.
+DETAILS_FILE = os.path.join("assets.extra", "ape_gan_tf.json")
+
+
+def load(
+    path: str,
+    *,
+    endpoints: Sequence[str],
+    output: str,
+    endpoint: str | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> network.Network:
+    """Loads one endpoint of a SavedModel as a network.
+
+    Args:
+        path: The directory.
+        endpoints: Signatures to look for, the preferred one first.
+        output: Which output to take of a signature that has several.
+        endpoint: The signature to take instead of one of `endpoints`.
+        image_shape: Height, width and channels, where the signature leaves
+            them open.
+
+    Returns:
+        The network, which keeps the loaded object alive.
+
+    Raises:
+        ValueError: If the directory cannot be read, or has no signature
+            from one batch of float images to one output.
+    """
+    try:
+        loaded = tf.saved_model.load(path)
+    # TensorFlow reports a damaged SavedModel in many ways.
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        tf.errors.OpError,
+    ) as error:
+        raise ValueError(f"{path} is not a readable SavedModel: {error}") from (
+            error
+        )
+    signature = _choose_signature(path, loaded.signatures, endpoints, endpoint)
+    input_name, spec = _choose_input(path, loaded.signatures, signature)
+    output_name = _choose_output(path, loaded.signatures, signature, output)
+    function = loaded.signatures[signature]
+
+    def call(images):
+        return function(**{input_name: tf.cast(images, spec.dtype)})[
+            output_name
+        ]
+
+    details = _read_details(path)
+    if details is None:
+        graph = fingerprint.of_file(os.path.join(path, "saved_model.pb"))
+        details = {
+            "identity": fingerprint.combine(graph, signature, output_name),
+            "name": _name(path),
+        }
+    return network.Network(
+        function=call,
+        image_shape=network.resolve_image_shape(
+            path, spec.shape[1:] if spec.shape.rank else None, image_shape
+        ),
+        name=details["name"],
+        identity=details["identity"],
+        weights=lambda: [variable.numpy() for variable in function.variables],
+        trackables=(loaded,),
+    )
+
+
+def save(
+    directory: str,
+    endpoints: Mapping[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]],
+    image_shape: Sequence[int],
+    *,
+    identity: str,
+    name: str,
+    trackables: Sequence[Any],
+) -> None:
+    """Writes a SavedModel into an existing directory.
+
+    Args:
+        directory: Where to write; see `atomic_directory`.
+        endpoints: Functions of a batch of images by name. The first one is
+            the signature "serving_default" too, unless there is one.
+        image_shape: Height, width and channels; the batch size is free.
+        identity: The network's `identity`, so that the SavedModel has the
+            fingerprint of the network that it was made from.
+        name: The network's name.
+        trackables: Keras models and loaded SavedModels whose variables the
+            endpoints use.
+    """
+    archive = keras.export.ExportArchive()
+    for trackable in trackables:
+        archive.track(trackable)
+    spec = tf.TensorSpec((None, *image_shape), tf.float32, name="images")
+    for endpoint, function in endpoints.items():
+        archive.add_endpoint(endpoint, function, input_signature=[spec])
+    archive.write_out(directory, verbose=False)
+    write_details(directory, identity=identity, name=name)
+
+
+def write_details(
+    directory: str | os.PathLike[str], *, identity: str, name: str
+) -> None:
+    """Writes into a SavedModel which network it was made from.
+
+    Args:
+        directory: A SavedModel.
+        identity: The network's `identity`: `load` then finds the same
+            fingerprint, as long as the weights are the same.
+        name: The network's name.
+    """
+    path = os.path.join(directory, DETAILS_FILE)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"version": 1, "identity": identity, "name": name}, file)
+
+
+@contextlib.contextmanager
+def atomic_directory(
+    directory: str | os.PathLike[str], *, overwrite: bool = False
+) -> Iterator[str]:
+    """Gives a directory to write into that becomes `directory` when whole.
+
+    What is written goes to `.NAME.partial` beside it, is synchronised to
+    the disk and then renamed, so that a kill or a full disk leaves nothing
+    that looks finished. When an existing directory is replaced there is a
+    moment between two renames in which it is `.NAME.old`.
+
+    Args:
+        directory: The directory to make.
+        overwrite: Replaces it if it exists.
+
+    Yields:
+        The path of the temporary directory.
+
+    Raises:
+        FileExistsError: If `directory` exists and `overwrite` is false.
+    """
+    parent, name = os.path.split(os.path.abspath(directory))
+    if os.path.lexists(directory) and not overwrite:
+        raise FileExistsError(
+            f"{directory} exists; pass overwrite=True to replace it"
+        )
+    partial = os.path.join(parent, f".{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    try:
+        yield partial
+        _synchronize(partial)
+        _replace(partial, os.path.join(parent, name))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _synchronize_one(parent)
+
+
+def _replace(source, target):
+    if not os.path.lexists(target):
+        os.rename(source, target)
+        return
+    parent, name = os.path.split(target)
+    old = os.path.join(parent, f".{name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(target, old)
+    os.rename(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _synchronize(directory):
+    for folder, _, files in os.walk(directory):
+        for file in files:
+            _synchronize_one(os.path.join(folder, file))
+        _synchronize_one(folder)
+
+
+def _synchronize_one(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _choose_signature(path, signatures, endpoints, endpoint):
+    wanted = endpoints if endpoint is None else (endpoint,)
+    for name in wanted:
+        if name in signatures:
+            return name
+    raise ValueError(
+        f"{path} has no signature {' or '.join(wanted)}; "
+        f"{_describe(signatures)}"
+    )
+
+
+def _choose_input(path, signatures, signature):
+    specs = signatures[signature].structured_input_signature[1]
+    if len(specs) != 1:
+        raise ValueError(
+            f"{path}: signature {signature} must have one input, a batch of "
+            f"images, got {len(specs)}; {_describe(signatures)}"
+        )
+    [(name, spec)] = specs.items()
+    if not spec.dtype.is_floating:
+        raise ValueError(
+            f"{path}: signature {signature} must take floating point images, "
+            f"got {spec.dtype.name}: a cast to integers has no gradient; save "
+            "the model with a float input"
+        )
+    if spec.shape.rank not in (None, 4):
+        raise ValueError(
+            f"{path}: signature {signature} must take images of shape "
+            f"[B, H, W, C], got {spec.shape}"
+        )
+    if spec.shape.rank and spec.shape[0] is not None:
+        raise ValueError(
+            f"{path}: signature {signature} must have a free batch "
+            f"dimension, got {spec.shape}"
+        )
+    return name, spec
+
+
+def _choose_output(path, signatures, signature, preferred):
+    outputs = signatures[signature].structured_outputs
+    if len(outputs) == 1:
+        return next(iter(outputs))
+    if preferred in outputs:
+        return preferred
+    raise ValueError(
+        f"{path}: signature {signature} must have one output or one called "
+        f"{preferred}, got {sorted(outputs)}; {_describe(signatures)}"
+    )
+
+
+def _describe(signatures):
+    if not signatures:
+        return "it has no signatures"
+    lines = []
+    for name, function in signatures.items():
+        inputs = _describe_specs(function.structured_input_signature[1])
+        outputs = _describe_specs(function.structured_outputs)
+        lines.append(f"{name}({inputs}) -> {outputs}")
+    return f"its signatures: {'; '.join(lines)}"
+
+
+def _describe_specs(specs):
+    return ", ".join(
+        f"{name}: {spec.dtype.name}{spec.shape}"
+        for name, spec in sorted(specs.items())
+    )
+
+
+def _read_details(path):
+    """Returns what our own save wrote, None for a stranger's SavedModel."""
+    file = os.path.join(path, DETAILS_FILE)
+    if not os.path.exists(file):
+        return None
+    try:
+        with open(file, encoding="utf-8") as opened:
+            details = json.load(opened)
+        return {key: str(details[key]) for key in ("identity", "name")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: {error!r}") from error
+
+
+def _name(path):
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.basename(parent) if name.isdigit() else name

@@ -1,0 +1,316 @@
+"""Tests of the networks of Table 6."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from models import ape_gan
+
+SMALL = {
+    "ape_gan_m": (28, 28, 1),
+    "ape_gan_c": (32, 32, 3),
+    "ape_gan_i": (16, 24, 3),
+}
+
+
+def random_images(shape, count=3):
+    generator = np.random.default_rng(0)
+    return generator.random((count, *shape), dtype=np.float32)
+
+
+@pytest.fixture
+def half_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+# Kernels are 3 * 3 * inputs * outputs, a batch normalisation has 4 values a
+# channel, only the last layer has biases.
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        (
+            "ape_gan_m",
+            (28, 28, 1),
+            (9 * 1 * 64 + 256)
+            + (9 * 64 * 128 + 512)
+            + (9 * 128 * 64 + 256)
+            + (9 * 64 * 1 + 1),
+        ),
+        ("ape_gan_m", (28, 28, 1), 149_633),
+        ("ape_gan_c", (32, 32, 3), 151_939),
+        (
+            "ape_gan_i",
+            (256, 256, 3),
+            (9 * 3 * 64 + 256)
+            + (9 * 64 * 128 + 512)
+            + (9 * 128 * 256 + 1024)
+            + (9 * 256 * 256 + 1024)
+            + (9 * 256 * 128 + 512)
+            + (9 * 128 * 3 + 3),
+        ),
+    ],
+)
+def test_generator_has_the_weights_of_table_6(name, shape, count):
+    assert models.generator(name, shape).count_params() == count
+
+
+# The first layer of m and c has biases instead of batch normalisation.
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        (
+            "ape_gan_m",
+            (28, 28, 1),
+            (9 * 1 * 64 + 64)
+            + (9 * 64 * 128 + 512)
+            + (9 * 128 * 256 + 1024)
+            + (4 * 4 * 256 + 1),
+        ),
+        ("ape_gan_c", (32, 32, 3), 376_065),
+        (
+            "ape_gan_i",
+            (32, 32, 3),
+            (9 * 3 * 64 + 256)
+            + (9 * 64 * 128 + 512)
+            + (9 * 128 * 256 + 1024)
+            + (9 * 256 * 256 + 1024)
+            + (2 * 2 * 256 * 1024 + 4096)
+            + (1024 + 1),
+        ),
+    ],
+)
+def test_discriminator_has_the_weights_of_table_6(name, shape, count):
+    assert models.discriminator(name, shape).count_params() == count
+
+
+def test_larger_kernels_of_the_released_code():
+    model = models.generator("ape_gan_m", (28, 28, 1), kernel_size=5)
+    assert model.get_layer("encoder_2").kernel.shape == (5, 5, 64, 128)
+
+
+def test_layers_come_in_the_order_of_table_6():
+    model = models.generator("ape_gan_m", (28, 28, 1))
+    assert [layer.name for layer in model.layers] == [
+        "images",
+        "encoder_1",
+        "encoder_1_batch_norm",
+        "encoder_1_leaky_relu",
+        "encoder_2",
+        "encoder_2_batch_norm",
+        "encoder_2_leaky_relu",
+        "decoder_1",
+        "decoder_1_batch_norm",
+        "decoder_1_leaky_relu",
+        "decoder_2",
+        "sigmoid",
+    ]
+    slopes = [
+        layer.negative_slope
+        for layer in model.layers
+        if isinstance(layer, keras.layers.LeakyReLU)
+    ]
+    assert slopes == [pytest.approx(0.2)] * 3
+
+
+def test_decoder_activation_leaves_the_encoder_alone():
+    model = models.generator(
+        "ape_gan_i", (16, 16, 3), decoder_activation="relu"
+    )
+    activations = [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.ReLU, keras.layers.LeakyReLU))
+    ]
+    assert activations == [
+        "encoder_1_leaky_relu",
+        "encoder_2_leaky_relu",
+        "encoder_3_leaky_relu",
+        "decoder_1_relu",
+        "decoder_2_relu",
+    ]
+
+
+@pytest.mark.parametrize("name", models.GENERATORS)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (24, 40, 3), (64, 64, 2)])
+def test_generator_keeps_the_shape(name, shape):
+    model = models.generator(name, shape)
+    assert model.output_shape == (None, *shape)
+    assert [each.name for each in model.inputs] == ["images"]
+    assert model.name == name
+
+
+@pytest.mark.parametrize("name", models.GENERATORS)
+@pytest.mark.parametrize("output", ape_gan.OUTPUTS)
+def test_generator_is_from_unit_range_to_unit_range(name, output):
+    shape = SMALL[name]
+    model = models.generator(name, shape, output=output, seed=1)
+    # Weights far off make the last layer saturate at both ends.
+    for weights in model.trainable_weights[-2:]:
+        weights.assign(weights * 1e4)
+    purified = model(random_images(shape), training=False)
+    assert purified.dtype == tf.float32
+    assert float(tf.reduce_min(purified)) == pytest.approx(0, abs=1e-6)
+    assert float(tf.reduce_max(purified)) == pytest.approx(1, abs=1e-6)
+    assert np.all((purified >= 0) & (purified <= 1))
+
+
+def test_tanh_is_the_network_of_the_released_code_between_two_scalings():
+    model = models.generator("ape_gan_m", (8, 8, 1), output="tanh", seed=0)
+    images = random_images((8, 8, 1))
+    inner = keras.Model(
+        model.get_layer("encoder_1").input, model.get_layer("tanh").output
+    )
+    expected = (inner(images * 2 - 1, training=False) + 1) / 2
+    np.testing.assert_allclose(model(images, training=False), expected, 1e-6)
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+@pytest.mark.parametrize("name", models.GENERATORS)
+def test_eager_equals_graph_for_any_batch(build, name):
+    shape = SMALL[name]
+    model = build(name, shape, seed=3)
+    compiled = tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec((None, *shape), tf.float32)],
+    )
+    for count in (1, 5):
+        images = random_images(shape, count)
+        np.testing.assert_allclose(
+            compiled(images), model(images, training=False), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+@pytest.mark.parametrize("name", models.GENERATORS)
+def test_an_image_does_not_depend_on_its_batch(build, name):
+    shape = SMALL[name]
+    model = build(name, shape, seed=3)
+    images = random_images(shape, 4)
+    together = model(images, training=False)
+    alone = model(images[2:3], training=False)
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+def test_seed_decides_the_weights(build):
+    def weights(seed):
+        return build("ape_gan_m", (8, 8, 1), seed=seed).get_weights()
+
+    first, again, other = weights(5), weights(5), weights(6)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_no_seed_gives_other_weights_each_time():
+    first, second = (models.generator("ape_gan_m", (8, 8, 1)) for _ in "ab")
+    assert not np.array_equal(
+        first.get_weights()[0], second.get_weights()[0]
+    )
+
+
+def test_layers_of_one_shape_start_with_other_weights():
+    model = models.discriminator("ape_gan_i", (16, 16, 256), seed=0)
+    third, fourth = (
+        np.asarray(model.get_layer(name).kernel)
+        for name in ("conv_3", "conv_4")
+    )
+    assert not np.array_equal(third[:, :, :128], fourth[:, :, :128])
+
+
+def test_discriminator_returns_logits_for_any_size():
+    model = models.discriminator("ape_gan_m", (27, 30, 1), seed=0)
+    images = random_images((27, 30, 1), 5)
+    assert model(images).shape == (5, 1)
+    for weights in model.trainable_weights[-2:]:
+        weights.assign(weights * 100)
+    assert np.abs(model(images, training=False)).max() > 1
+    assert model.layers[-1].activation is keras.activations.linear
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+@pytest.mark.parametrize("name", models.GENERATORS)
+def test_half_precision_ends_in_float32(half_precision, build, name):
+    model = build(name, SMALL[name], seed=0)
+    assert model.get_layer(index=1).compute_dtype == "bfloat16"
+    assert model(random_images(SMALL[name])).dtype == tf.float32
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+def test_batch_norm_momentum_reaches_every_layer(build):
+    model = build("ape_gan_i", (16, 16, 3), batch_norm_momentum=0.9)
+    momenta = [
+        layer.momentum
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert momenta == [0.9] * 5
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+def test_a_saved_file_gives_the_same_images(build, tmp_path):
+    model = build("ape_gan_m", (8, 8, 1), seed=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    images = random_images((8, 8, 1), 5)
+    np.testing.assert_allclose(
+        again(images, training=False), model(images, training=False), 1e-6
+    )
+
+
+def test_gradients_reach_every_weight_and_the_image():
+    model = models.generator("ape_gan_i", (16, 16, 3), seed=0)
+    images = tf.constant(random_images((16, 16, 3)))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = tf.reduce_sum(model(images, training=False) ** 2)
+    for gradient in tape.gradient(loss, [images, *model.trainable_weights]):
+        assert np.any(gradient != 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("ape_gan_m", (30, 28, 1), "stride 4, got 30x28.*28x28 or 32x28"),
+        ("ape_gan_i", (28, 28, 3), "stride 8, got 28x28.*24x24 or 32x32"),
+        ("ape_gan_c", (3, 3, 1), "got 3x3; the nearest that fit: 4x4$"),
+    ],
+)
+def test_a_size_between_strides_is_refused(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        models.generator(name, shape)
+
+
+@pytest.mark.parametrize("build", [models.generator, models.discriminator])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "ape_gan_x"}, "name must be one of ape_gan_c, ape_gan_i"),
+        ({"image_shape": (8, 8)}, "image_shape must be .height, width, ch"),
+        ({"image_shape": 8}, "image_shape must be .height, width, ch"),
+        ({"image_shape": (8, 0, 1)}, "width in image_shape must be a posi"),
+        ({"kernel_size": 0}, "kernel_size must be a positive integer"),
+        ({"batch_norm_momentum": 1.5}, "batch_norm_momentum must be .* 1.5"),
+    ],
+)
+def test_bad_arguments_are_named(build, arguments, message):
+    good = {"name": "ape_gan_m", "image_shape": (8, 8, 1)}
+    with pytest.raises(ValueError, match=message):
+        build(**(good | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decoder_activation": "gelu"}, "must be one of leaky_relu, relu"),
+        ({"output": "linear"}, "output must be one of sigmoid, tanh"),
+    ],
+)
+def test_unknown_choices_list_the_known(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.generator("ape_gan_m", (8, 8, 1), **arguments)
