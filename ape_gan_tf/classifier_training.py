@@ -84,7 +84,7 @@ class ClassifierTrainer:
         model: Keras model, images -> logits.
     """
 
-    loss_names = ("cross_entropy", "error")
+    loss_names: tuple[str, ...] = ("cross_entropy", "error")
 
     def __init__(
         self,
@@ -123,9 +123,7 @@ class ClassifierTrainer:
         """The network and its optimizer, for a checkpoint."""
         return {"model": self.model, "optimizer": self._optimizer}
 
-    def train_step(
-        self, batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, ...]:
+    def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One step; returns the loss and the error rate in percent.
 
         Args:

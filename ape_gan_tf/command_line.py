@@ -113,7 +113,9 @@ def find_flagfile(name: str) -> Path:
         if (folder / path.name).is_file() and path.parent.name in ("", "flags"):
             return folder / path.name
     shipped = sorted(
-        file.name for folder in _shipped_folders() for file in folder.iterdir()
+        file.name
+        for folder in _shipped_folders()
+        for file in folder.iterdir()
         if file.suffix == ".flags"
     )
     raise UsageError(
@@ -149,9 +151,7 @@ def require(values: flags.FlagValues, *names: str) -> None:
 
 
 def _define_common_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_boolean(
-        "help", False, "Show this help.", flag_values=values
-    )
+    flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
     flags.DEFINE_boolean(
         "debug",
         False,

@@ -21,9 +21,7 @@ from ape_gan_tf import command_line, flag_groups
 def define_flags(values: flags.FlagValues) -> None:
     flag_groups.define_classifier_flags(values)
     flag_groups.define_purifier_flag(values)
-    flags.DEFINE_string(
-        "attack", "fgsm", "Which attack.", flag_values=values
-    )
+    flags.DEFINE_string("attack", "fgsm", "Which attack.", flag_values=values)
     flags.DEFINE_string(
         "attack_params",
         "",

@@ -72,7 +72,7 @@ def _provenance(
     split: str,
 ) -> data.Provenance:
     purifier = classifier.purifier
-    base = classifier if purifier is None else classifier.base
+    base = classifier.base or classifier
     return data.Provenance(
         attack=attack.name,
         params=attack.params,

@@ -192,12 +192,14 @@ def evaluate_set(
     row = dataclasses.replace(
         subject.row(
             provenance.attack,
-            provenance.params,
+            dict(provenance.params),
             provenance.threat_model if is_own else "transfer",
         ),
         dataset=provenance.dataset,
         split=provenance.split,
-        count=min(subject.limit or adversarial_set.count, adversarial_set.count),
+        count=min(
+            subject.limit or adversarial_set.count, adversarial_set.count
+        ),
         crafted_on=provenance.classifier_fingerprint,
         seed=provenance.seed,
     )
@@ -235,9 +237,7 @@ def _measure_attack(
     perturbs = [attack_on(subject.classifier, attack)]
     if threat == "white_box" and subject.defended is not None:
         perturbs.append(attack_on(subject.defended, attack))
-        row = dataclasses.replace(
-            row, crafted_on=subject.defended.fingerprint
-        )
+        row = dataclasses.replace(row, crafted_on=subject.defended.fingerprint)
     return _measure(subject, row, subject.batches(), perturbs, metrics)
 
 
@@ -285,8 +285,8 @@ def _measure(
 
 def _errors(
     counters: Sequence[ErrorCounter], has_top_5: bool
-) -> dict[str, float]:
-    errors = {}
+) -> dict[str, Any]:
+    errors: dict[str, Any] = {}
     for who, counter in zip(("target", "purified"), counters, strict=False):
         errors[f"{who}_error"] = counter.error()
         if has_top_5:

@@ -82,9 +82,7 @@ def loss_curves(path: Path, losses_csv: Path, title: str) -> None:
     """
     columns = read_losses(losses_csv)
     steps = columns.pop("step")
-    figure = Figure(
-        figsize=(3.4 * len(columns), 2.8), layout="constrained"
-    )
+    figure = Figure(figsize=(3.4 * len(columns), 2.8), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axis, (name, values) in zip(panels, columns.items(), strict=True):

@@ -10,10 +10,10 @@ from absl import flags
 from ape_gan_tf.command_line import UsageError
 
 if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
-    import attacks
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
+    from ape_gan_tf.run import Measurement
     from ape_gan_tf.training_loop import LoopSettings
 
 PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
@@ -295,22 +295,22 @@ def classifier_config(
     """What to train, by these flags."""
     from ape_gan_tf.classifier_training import ClassifierConfig
 
-    prefixed = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "schedule",
-        "shift",
-        "flip",
-    )
+    def of_training(name: str) -> Any:
+        return values[prefix + name].value
+
     return ClassifierConfig(
         classifier=name,
+        epochs=of_training("epochs"),
+        batch_size=of_training("batch_size"),
+        learning_rate=of_training("learning_rate"),
+        weight_decay=of_training("weight_decay"),
+        schedule=of_training("schedule"),
+        shift=of_training("shift"),
+        flip=of_training("flip"),
         adversarial_training=values.adversarial_training,
         adversarial_epsilon=values.adversarial_epsilon,
         precision=values.precision,
         seed=values.seed,
-        **{field: values[prefix + field].value for field in prefixed},
     )
 
 
@@ -346,17 +346,30 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
     )
 
 
-def evaluation_attacks(
-    values: flags.FlagValues, **params: Any
-) -> list[attacks.Attack]:
-    """Each attack at each epsilon."""
+def measurement(
+    values: flags.FlagValues,
+    *,
+    split: str,
+    limit: int | None = None,
+    attack_params: str = "",
+) -> Measurement:
+    """What to measure, by these flags: each attack at each epsilon."""
     import attacks
+    from ape_gan_tf.run import Measurement
 
-    return [
-        attacks.get(name, epsilon=epsilon, **params)
-        for name in values.attacks
-        for epsilon in parse_epsilons(values.epsilons)
-    ]
+    params = attacks.parse_params(attack_params)
+    return Measurement(
+        split=split,
+        attacks=tuple(
+            attacks.get(name, **{**params, "epsilon": epsilon})
+            for name in values.attacks
+            for epsilon in parse_epsilons(values.epsilons)
+        ),
+        threat_models=tuple(values.threat_models),
+        noise_variance=values.noise_variance,
+        limit=limit,
+        seed=values.seed,
+    )
 
 
 def parse_epsilons(words: list[str]) -> list[float]:

@@ -68,9 +68,7 @@ def root_mse(clean: tf.Tensor, purified: tf.Tensor) -> tf.Tensor:
 CONTENT_LOSSES = {"mse": mse, "root_mse": root_mse}
 
 
-def content_loss(
-    name: str, clean: tf.Tensor, purified: tf.Tensor
-) -> tf.Tensor:
+def content_loss(name: str, clean: tf.Tensor, purified: tf.Tensor) -> tf.Tensor:
     """The content loss of that name: `mse` (Eq. 13) or `root_mse`.
 
     Raises:

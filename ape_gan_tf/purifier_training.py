@@ -77,9 +77,7 @@ class PurifierConfig:
         for name in ("content_weight", "adversarial_weight"):
             check_in_range(getattr(self, name), 0.0, 1e6, name)
 
-    def build_generator(
-        self, image_shape: tuple[int, int, int]
-    ) -> keras.Model:
+    def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """The purifier's network, with freshly drawn weights."""
         return models.generator(
             self.generator,
@@ -116,7 +114,7 @@ class PurifierTrainer:
         discriminator: Keras model, images -> logits of being clean.
     """
 
-    loss_names = (
+    loss_names: tuple[str, ...] = (
         "discriminator_loss",
         "generator_loss",
         "content_loss",
@@ -137,15 +135,14 @@ class PurifierTrainer:
             self.generator = config.build_generator(image_shape)
             self.discriminator = config.build_discriminator(image_shape)
         self._g_optimizer = self._optimizer(
-            self.generator.trainable_variables, total_steps * config.generator_steps
+            self.generator.trainable_variables,
+            total_steps * config.generator_steps,
         )
         self._d_optimizer = self._optimizer(
             self.discriminator.trainable_variables, total_steps
         )
 
-    def _optimizer(
-        self, variables: list[Any], steps: int
-    ) -> keras.Optimizer:
+    def _optimizer(self, variables: list[Any], steps: int) -> keras.Optimizer:
         config = self._config
         adam = keras.optimizers.Adam(
             optimizers.learning_rate_schedule(
@@ -179,9 +176,7 @@ class PurifierTrainer:
             "d_optimizer": self._d_optimizer,
         }
 
-    def train_step(
-        self, batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, ...]:
+    def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One iteration of Sec. 4.1.3; the losses are in `loss_names` order.
 
         Args:

@@ -69,8 +69,9 @@ class Measurement:
         self,
         dataset: data.Dataset,
         classifier: models.Classifier,
-        purifier: models.Purifier | None,
+        purifier: models.Purifier | None = None,
     ) -> Subject:
+        """A classifier, with or without a purifier, on these images."""
         return Subject(
             dataset=dataset,
             split=self.split,
@@ -122,9 +123,7 @@ class Run:
         self._export(purifier)
         rows = measure(
             self.workdir,
-            self.dataset,
-            classifier,
-            purifier,
+            self.measurement.subject(self.dataset, classifier, purifier),
             self.measurement,
             title=f"{purifier.name} before {classifier.name}, "
             f"{self.dataset.name}",
@@ -183,7 +182,7 @@ class Run:
             ),
         )
         path = self.workdir / "purifier.keras"
-        if not path.exists():
+        if purifier.keras_model is not None and not path.exists():
             write_atomically(path, purifier.keras_model.save)
         return models.Purifier.load(path)
 
@@ -195,9 +194,7 @@ class Run:
 
 def measure(
     workdir: Path,
-    dataset: data.Dataset,
-    classifier: models.Classifier,
-    purifier: models.Purifier | None,
+    subject: Subject,
     measurement: Measurement,
     *,
     title: str,
@@ -207,9 +204,7 @@ def measure(
 
     Args:
         workdir: Where to.
-        dataset: Whose images.
-        classifier: The classifier alone.
-        purifier: The purifier before it, or None.
+        subject: Classifier, purifier and images, of `measurement`.
         measurement: What to measure.
         title: Of the report.
         losses: A loss history to draw.
@@ -217,7 +212,6 @@ def measure(
     Returns:
         The rows asked for, measured now or before.
     """
-    subject = measurement.subject(dataset, classifier, purifier)
     rows = evaluate(
         subject,
         measurement.benign,

@@ -11,6 +11,7 @@ import tensorflow as tf
 import models
 from ape_gan_tf.files import write_atomically
 from data.checks import check_positive_integer
+from models.saved_model import write_details
 
 
 class ServedPurifier(tf.Module):
@@ -111,13 +112,26 @@ def export(
             f"purifier makes {purifier.image_shape}"
         )
     module = ServedPurifier(purifier, classifier)
-    write_atomically(
-        path,
-        lambda p: tf.saved_model.save(
-            module, str(p), signatures=module.signatures()
-        ),
-    )
+
+    def write(temporary: Path) -> None:
+        tf.saved_model.save(
+            module, str(temporary), signatures=module.signatures()
+        )
+        # So that it keeps its fingerprint when it is loaded again.
+        write_details(
+            str(temporary), identity=str(purifier.identity), name=purifier.name
+        )
+
+    write_atomically(path, write)
     return path
+
+
+def next_version(directory: Path) -> int:
+    """One more than the highest version in `directory`, or 1."""
+    if not directory.is_dir():
+        return 1
+    names = [path.name for path in directory.iterdir()]
+    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _where(valid: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -16,13 +16,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from ape_gan_tf import command_line, flag_groups
 
 if TYPE_CHECKING:
+    import data
+    import models
+    from ape_gan_tf.classifier_training import ClassifierConfig
     from ape_gan_tf.purifier_training import PurifierConfig
     from ape_gan_tf.run import Run
 
@@ -92,9 +95,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "learning_rate", 2e-4, "Of both Adams.", flag_values=values
     )
-    flags.DEFINE_float(
-        "adam_beta1", 0.9, "Of both Adams.", flag_values=values
-    )
+    flags.DEFINE_float("adam_beta1", 0.9, "Of both Adams.", flag_values=values)
     flags.DEFINE_enum(
         "schedule",
         "constant",
@@ -152,15 +153,14 @@ def purifier_config(values: flags.FlagValues) -> PurifierConfig:
     from ape_gan_tf.purifier_training import PurifierConfig
 
     fields = dataclasses.fields(PurifierConfig)
-    return PurifierConfig(
-        **{field.name: values[field.name].value for field in fields}
-    )
+    named: dict[str, Any] = {f.name: values[f.name].value for f in fields}
+    return PurifierConfig(**named)
 
 
 def build_run(values: flags.FlagValues) -> Run:
     """The run that these flags describe; a wrong value is found here."""
     import attacks
-    from ape_gan_tf.run import Measurement, Run
+    from ape_gan_tf.run import Run
 
     purifier = purifier_config(values)
     attack = attacks.get(
@@ -168,27 +168,14 @@ def build_run(values: flags.FlagValues) -> Run:
         **attacks.parse_params(values.attack_params),
         seed=values.seed,
     )
-    measurement = Measurement(
-        split=values.eval_split,
-        attacks=tuple(flag_groups.evaluation_attacks(values)),
-        threat_models=tuple(values.threat_models),
-        noise_variance=values.noise_variance,
-        limit=values.eval_limit,
-        seed=values.seed,
+    measurement = flag_groups.measurement(
+        values, split=values.eval_split, limit=values.eval_limit
     )
     dataset = flag_groups.load_dataset(values)
-    if values.classifier in ZOO:
-        classifier = flag_groups.classifier_config(
-            values, values.classifier, prefix="classifier_"
-        )
-    else:
-        classifier = flag_groups.load_classifier(
-            values, Path(values.classifier), dataset.image_shape
-        )
     return Run(
         workdir=Path(values.workdir),
         dataset=dataset,
-        classifier=classifier,
+        classifier=_classifier(values, dataset),
         adversarial_set=_path(values.adversarial_set),
         attack=attack,
         purifier=purifier,
@@ -200,6 +187,18 @@ def build_run(values: flags.FlagValues) -> Run:
         classifier_settings=flag_groups.loop_settings(
             values, "training the classifier", values.classifier_xla
         ),
+    )
+
+
+def _classifier(
+    values: flags.FlagValues, dataset: data.Dataset
+) -> models.Classifier | ClassifierConfig:
+    if values.classifier in ZOO:
+        return flag_groups.classifier_config(
+            values, values.classifier, prefix="classifier_"
+        )
+    return flag_groups.load_classifier(
+        values, Path(values.classifier), dataset.image_shape
     )
 
 

@@ -43,16 +43,11 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir")
     from ape_gan_tf.classifier_training import train_classifier
-    from ape_gan_tf.run import Measurement, measure
+    from ape_gan_tf.run import measure
 
     workdir = Path(values.workdir)
     config = flag_groups.classifier_config(values, values.classifier)
-    measurement = Measurement(
-        split=values.eval_split,
-        attacks=tuple(flag_groups.evaluation_attacks(values)),
-        noise_variance=values.noise_variance,
-        seed=values.seed,
-    )
+    measurement = flag_groups.measurement(values, split=values.eval_split)
     dataset = flag_groups.load_dataset(values)
     command_line.record_flags(values, workdir)
     classifier = train_classifier(
@@ -66,9 +61,7 @@ def main(values: flags.FlagValues) -> None:
     )
     measure(
         workdir,
-        dataset,
-        classifier,
-        None,
+        measurement.subject(dataset, classifier),
         measurement,
         title=f"Classifier {classifier.name}, {dataset.name}",
         losses=workdir / "classifier_checkpoints" / "losses.csv",

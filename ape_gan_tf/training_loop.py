@@ -153,9 +153,7 @@ class TrainingLoop:
         )
         self._manager.save(int(self._step))
 
-    def _run_steps_in_graph(
-        self, iterator: Any, count: tf.Tensor
-    ) -> tf.Tensor:
+    def _run_steps_in_graph(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
         sums = tf.zeros([len(self._trainer.loss_names)])
         for _ in tf.range(count):
             losses = tf.stack(self._compiled_step(next(iterator)))

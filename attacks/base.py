@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from data.checks import (
     check_images,
-    check_non_negative_integer,
     check_labels,
+    check_non_negative_integer,
     check_positive_integer,
 )
 
@@ -156,7 +156,9 @@ class Attack:
             function(*[x[begin : begin + self.batch_size] for x in inputs])
             for begin in range(0, max(count, 1), self.batch_size)
         ]
-        result = AttackResult(*[tf.concat(x, 0) for x in zip(*parts)])
+        result = AttackResult(
+            *[tf.concat(x, 0) for x in zip(*parts, strict=True)]
+        )
         _refuse_non_finite(self.name, result.adversarial, inputs[-1])
         return result
 
@@ -182,7 +184,7 @@ class Attack:
             )
         return images, labels, targets, starts, _check_indices(indices, count)
 
-    def _compiled(self, classifier: Any) -> tf.types.experimental.PolymorphicFunction:
+    def _compiled(self, classifier: Any) -> Any:
         functions = _COMPILED.setdefault(classifier, {})
         key = (self, self.xla)
         if key not in functions:
@@ -208,9 +210,7 @@ class Attack:
         adversarial, evaluations = self.run(
             classifier, images, labels, targets, starts, indices
         )
-        adversarial = clip_to_ball(
-            adversarial, images, self.epsilons(indices)
-        )
+        adversarial = clip_to_ball(adversarial, images, self.epsilons(indices))
         predicted = tf.argmax(classifier(adversarial), axis=-1)
         success = tf.where(
             targets == NO_TARGET, predicted != labels, predicted == targets

@@ -27,8 +27,8 @@ class FGSM(Attack):
     Attributes:
         epsilon: Size of the step, in [0, 1].
         epsilon_min: Where given, each image has an epsilon of its own, drawn
-            uniformly from [epsilon_min, epsilon] by (seed, index): a set of many
-            strengths, to train a purifier that does not know its attacker's.
+            uniformly from [epsilon_min, epsilon] by (seed, index): a set of
+            many strengths, to train a purifier that meets them all.
     """
 
     name = "fgsm"

@@ -41,9 +41,9 @@ class IterativeGradientSign(Attack):
         super().__post_init__()
         check_in_range(self.epsilon, 0.0, 1.0, "epsilon")
         check_positive_integer(self.steps, "steps")
-        if self.alpha is None:
-            object.__setattr__(self, "alpha", self.epsilon / self.steps)
-        check_in_range(self.alpha, 0.0, 1.0, "alpha")
+        alpha = self.epsilon / self.steps if self.alpha is None else self.alpha
+        check_in_range(alpha, 0.0, 1.0, "alpha")
+        object.__setattr__(self, "alpha", alpha)
 
     def epsilons(self, indices: tf.Tensor) -> tf.Tensor:
         return tf.fill(tf.shape(indices), np.float32(self.epsilon))

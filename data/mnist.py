@@ -68,13 +68,15 @@ def _read_arrays(folder: pathlib.Path | None) -> list[np.ndarray]:
 
 def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a file open that it finds to be broken.
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             return {key: file[key] for key in _KEYS}
     except KeyError as error:
         raise ValueError(
             f"{path} must hold the arrays {', '.join(_KEYS)}: {error}"
         ) from error
-    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, IndexError) as error:
         raise ValueError(
             f"{path} must be a whole .npz file, but it cannot be read: {error}"
         ) from error

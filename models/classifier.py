@@ -243,9 +243,8 @@ def _adapted(source, output, value_range, image_shape, resize):
     """Puts the layers around a model that make it a classifier."""
     value_range = _check_value_range(value_range)
     outer, size = _fit(source, image_shape, resize)
-    before = adapters.Adapters(value_range, size)
-    source_before = before.apply(source, outer)
-    outputs = _probe(source_before)
+    adapted = adapters.Adapters(value_range, size).apply(source, outer)
+    outputs = _probe(adapted)
     if _returns_probabilities(source.name, outputs, output):
         warnings.warn(
             f"classifier {source.name} returns probabilities: log(softmax) "
@@ -253,9 +252,10 @@ def _adapted(source, output, value_range, image_shape, resize):
             "weaker than attacks on its logits",
             stacklevel=4,
         )
-        after = adapters.Adapters(value_range, size, probabilities=True)
-        source_before = after.apply(source, outer)
-    return Classifier(source_before, outputs.shape[1])
+        adapted = adapters.Adapters(
+            value_range, size, probabilities=True
+        ).apply(source, outer)
+    return Classifier(adapted, outputs.shape[1])
 
 
 def _fit(source, image_shape, resize):
