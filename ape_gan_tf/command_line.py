@@ -16,8 +16,6 @@ from pathlib import Path
 
 from absl import flags
 
-from ape_gan_tf.files import write_text
-
 ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 FLAGFILE = "--flagfile="
 # Not part of an experiment, so not in flags.txt.
@@ -136,6 +134,8 @@ def effective_flags(values: flags.FlagValues) -> str:
 
 def record_flags(values: flags.FlagValues, workdir: Path) -> None:
     """Writes `WORKDIR/flags.txt`: --flagfile=flags.txt repeats the run."""
+    from data.files import write_text  # It imports TensorFlow.
+
     write_text(workdir / "flags.txt", effective_flags(values))
 
 

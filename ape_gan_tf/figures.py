@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ape_gan_tf.files import write_atomically
 from ape_gan_tf.loss_history import read_losses
+from data.files import written_whole
 
 RIGHT, WRONG = "#1b7837", "#b2182b"
 DOTS_PER_INCH = 150
@@ -117,4 +117,5 @@ def _draw_prediction(axis: Any, name: str, is_right: bool) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    write_atomically(path, lambda p: figure.savefig(p, dpi=DOTS_PER_INCH))
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)

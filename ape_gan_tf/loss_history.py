@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ape_gan_tf.files import write_text
+from data.files import write_text
 
 
 class LossHistory:

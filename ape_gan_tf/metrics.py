@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ape_gan_tf.files import read_json, write_json
+from data.files import read_json, write_json
 
 VERSION = 1
 

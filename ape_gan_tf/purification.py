@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 import data
 import models
-from ape_gan_tf.files import write_atomically, write_text
 from ape_gan_tf.progress import Progress
+from data.files import write_text, written_whole
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 _MODES = {1: "L", 3: "RGB"}  # Pillow's name of so many channels.
@@ -83,24 +83,21 @@ def purify_to_npy(
         ValueError: An image does not fit.
     """
 
-    def write(path: Path) -> None:
+    shape = (images.count, *purifier.image_shape)
+    with (
+        written_whole(output) as temporary,
+        Progress("purifying", images.count, "images") as progress,
+    ):
         purified = np.lib.format.open_memmap(
-            path,
-            mode="w+",
-            dtype=np.float32,
-            shape=(images.count, *purifier.image_shape),
+            temporary, mode="w+", dtype=np.float32, shape=shape
         )
         done = 0
-        with Progress("purifying", images.count, "images") as progress:
-            for batch in images.batches(batch_size):
-                purified[done : done + len(batch)] = purifier.predict(
-                    batch, batch_size
-                )
-                done += len(batch)
-                progress.update(len(batch))
+        for batch in images.batches(batch_size):
+            outputs = purifier.predict(batch, batch_size)
+            purified[done : done + len(batch)] = outputs
+            done += len(batch)
+            progress.update(len(batch))
         purified.flush()
-
-    write_atomically(output, write)
     if images.names:
         names = "".join(f"{name}\n" for name in images.names)
         write_text(output.with_suffix(".txt"), names)

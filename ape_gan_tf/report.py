@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ape_gan_tf import paper
-from ape_gan_tf.files import write_text
 from ape_gan_tf.metrics import Row
+from data.files import write_text
 
 OBLIVIOUS_WARNING = (
     "Oblivious attackers do not know the purifier. One who does, and "

@@ -27,11 +27,11 @@ from ape_gan_tf.evaluation import (
     attack_on,
     evaluate,
 )
-from ape_gan_tf.files import write_atomically
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
+from data.files import written_whole
 
 IMAGES_IN_FIGURE = 10
 IMAGES_IN_SUMMARY = 8
@@ -183,7 +183,8 @@ class Run:
         )
         path = self.workdir / "purifier.keras"
         if purifier.keras_model is not None and not path.exists():
-            write_atomically(path, purifier.keras_model.save)
+            with written_whole(path) as temporary:
+                purifier.keras_model.save(temporary)
         return models.Purifier.load(path)
 
     def _export(self, purifier: models.Purifier) -> None:

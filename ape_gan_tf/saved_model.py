@@ -1,77 +1,23 @@
-"""A purifier as a versioned SavedModel for TF Serving."""
+"""A purifier as a versioned SavedModel for TF Serving.
+
+A server merges requests into one batch, so an image that is not finite or
+leaves [0, 1] must not fail its neighbours: it gets `valid` = false and a zero
+answer, all computed inside the graph.
+"""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
 import models
-from ape_gan_tf.files import write_atomically
+import models.saved_model
 from data.checks import check_positive_integer
-from models.saved_model import write_details
+from data.files import written_whole
 
-
-class ServedPurifier(tf.Module):
-    """The functions that a server offers.
-
-    A server merges requests into one batch, so an image that is not finite or
-    leaves [0, 1] must not fail its neighbours: it gets `valid` = false and a
-    zero answer, all computed inside the graph.
-
-    Args:
-        purifier: Needs a Keras model behind it.
-        classifier: Where given, there is a `classify` too.
-    """
-
-    def __init__(
-        self,
-        purifier: models.Purifier,
-        classifier: models.Classifier | None = None,
-    ) -> None:
-        super().__init__(name="served_purifier")
-        self._purifier = purifier
-        # Tracked, so that the variables are saved.
-        self.networks = [
-            network.trackables for network in (purifier, classifier) if network
-        ]
-        images = tf.TensorSpec(
-            [None, *purifier.image_shape], tf.float32, name="images"
-        )
-        self.purify = tf.function(self._purify, input_signature=[images])
-        if classifier is not None:
-            self.classify = tf.function(
-                functools.partial(self._classify, classifier),
-                input_signature=[images],
-            )
-
-    def signatures(self) -> dict[str, Any]:
-        """What a server calls, by name."""
-        signatures = {"serving_default": self.purify, "purify": self.purify}
-        if hasattr(self, "classify"):
-            signatures["classify"] = self.classify
-        return signatures
-
-    def _purify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        in_box = tf.math.is_finite(images) & (images >= 0.0) & (images <= 1.0)
-        valid = tf.reduce_all(in_box, axis=[1, 2, 3])
-        purified = self._purifier(_where(valid, images))
-        return {"purified": _where(valid, purified), "valid": valid}
-
-    def _classify(
-        self, classifier: models.Classifier, images: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        outputs = self._purify(images)
-        valid = outputs["valid"]
-        logits = classifier(outputs["purified"])
-        return {
-            **outputs,
-            "logits": _where(valid, logits),
-            "probabilities": _where(valid, tf.nn.softmax(logits)),
-            "class": _where(valid, tf.argmax(logits, axis=-1)),
-        }
+Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def export(
@@ -111,19 +57,48 @@ def export(
             f"classifier takes images of {classifier.image_shape}, the "
             f"purifier makes {purifier.image_shape}"
         )
-    module = ServedPurifier(purifier, classifier)
-
-    def write(temporary: Path) -> None:
-        tf.saved_model.save(
-            module, str(temporary), signatures=module.signatures()
+    trackables = purifier.trackables
+    if classifier is not None:
+        trackables += classifier.trackables
+    with written_whole(path, overwrite=False) as temporary:
+        models.saved_model.save(
+            temporary,
+            endpoints(purifier, classifier),
+            purifier.image_shape,
+            identity=str(purifier.identity),
+            name=purifier.name,
+            trackables=trackables,
         )
-        # So that it keeps its fingerprint when it is loaded again.
-        write_details(
-            str(temporary), identity=str(purifier.identity), name=purifier.name
-        )
-
-    write_atomically(path, write)
     return path
+
+
+def endpoints(
+    purifier: models.Purifier, classifier: models.Classifier | None = None
+) -> dict[str, Endpoint]:
+    """The functions that a server offers, by name."""
+
+    def purify(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        in_box = tf.math.is_finite(images) & (images >= 0.0) & (images <= 1.0)
+        valid = tf.reduce_all(in_box, axis=[1, 2, 3])
+        purified = purifier(_where(valid, images))
+        return {"purified": _where(valid, purified), "valid": valid}
+
+    named: dict[str, Endpoint] = {"serving_default": purify, "purify": purify}
+    if classifier is None:
+        return named
+
+    def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = purify(images)
+        valid = outputs["valid"]
+        logits = classifier(outputs["purified"])
+        return {
+            **outputs,
+            "logits": _where(valid, logits),
+            "probabilities": _where(valid, tf.nn.softmax(logits)),
+            "class": _where(valid, tf.argmax(logits, axis=-1)),
+        }
+
+    return {**named, "classify": classify}
 
 
 def next_version(directory: Path) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ape_gan_tf.files import read_json, write_json
+from data.files import read_json, write_json
 
 
 def claim(path: Path, config: dict[str, Any]) -> None:
@@ -27,17 +27,25 @@ def claim(path: Path, config: dict[str, Any]) -> None:
         write_json(path, config)
         return
     found = read_json(path)
-    names = sorted(
-        name
-        for name in {*config, *found}
-        if config.get(name) != found.get(name)
-    )
+    old, new = _flatten(found), _flatten(config)
+    names = [n for n in sorted({*old, *new}) if old.get(n) != new.get(n)]
     if names:
         differences = "; ".join(
-            f"{name} was {found.get(name)!r}, now {config.get(name)!r}"
+            f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for name in names
         )
         raise ValueError(
             f"{path.parent} holds work of another configuration "
             f"({differences}): use another --workdir, or remove that folder"
         )
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`, to name just what differs."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

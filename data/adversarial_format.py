@@ -6,6 +6,7 @@ with the positions that follow on the one before.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -37,7 +38,7 @@ IDENTITY = (
     "purifier_fingerprint",
 )
 IMAGE_FIELDS = ("images", "adversarial")
-_SCALAR_FIELDS = {
+_SCALAR_FIELDS: dict[str, np.dtype] = {
     "labels": np.dtype(np.int64),
     "index": np.dtype(np.int64),
     "target": np.dtype(np.int64),
@@ -48,7 +49,7 @@ _SCALAR_FIELDS = {
     "linf": np.dtype(np.float32),
     "gradient_evaluations": np.dtype(np.int64),
 }
-FIELDS = {
+FIELDS: dict[str, np.dtype] = {
     **{name: np.dtype(np.float32) for name in IMAGE_FIELDS},
     **_SCALAR_FIELDS,
 }
@@ -71,6 +72,15 @@ class Shard:
 def bytes_per_row(image_shape: ImageShape) -> int:
     """Returns the bytes of one clean and one adversarial image."""
     return len(IMAGE_FIELDS) * 4 * int(np.prod(image_shape))
+
+
+def most_bytes(shard: Shard, image_shape: ImageShape) -> int:
+    """Returns what a shard's file is sure to fit in."""
+    scalars = sum(dtype.itemsize for dtype in _SCALAR_FIELDS.values())
+    rows = shard.stop - shard.start
+    # HDF5 keeps some 70 bytes for every chunk.
+    row_bytes = bytes_per_row(image_shape) + scalars + 256 * len(IMAGE_FIELDS)
+    return 2**20 + rows * row_bytes
 
 
 def field_shape(name: str, image_shape: ImageShape) -> tuple[int, ...]:
@@ -134,20 +144,23 @@ def write_attributes(
         )
 
 
-def open_shard(path: pathlib.Path) -> h5py.File:
+@contextlib.contextmanager
+def open_shard(path: pathlib.Path) -> Iterator[h5py.File]:
     """Opens a shard for reading.
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: naming the file, if it is not a whole HDF5 file.
+        ValueError: naming the file, if it is not a whole HDF5 file, or what
+            is read of it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
     try:
-        return h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            yield file
     except PermissionError:
         raise
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(
             f"{path} must be a whole HDF5 file, but it cannot be read: {error}"
         ) from error
@@ -253,11 +266,8 @@ def read_rows(
         ValueError: naming the file, if it cannot be read or its images are
             outside [0, 1].
     """
-    try:
-        with open_shard(path) as file:
-            values = {name: file[name][rows] for name in names}
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    with open_shard(path) as file:
+        values = {name: file[name][rows] for name in names}
     for name in IMAGE_FIELDS:
         if name in values:
             check_pixels(values[name], f"{path}: {name}")

@@ -90,15 +90,21 @@ class AdversarialSetWriter:
             shard: one of `missing()`.
 
         Raises:
+            OSError: if there is no space for the shard.
             ValueError: if the rows are not exactly those of the shard.
         """
         final = self._file(shard)
         partial = final.with_name(final.name + layout.PARTIAL)
         _make_folder(final.parent)
+        size = layout.most_bytes(shard, self.image_shape)
         try:
+            # Reserved twice, since creating the file gives the space back.
+            _reserve(partial, size)
             with h5py.File(partial, "w") as file:
                 layout.write_attributes(file, self.provenance, self.count)
                 layout.create_fields(file, self.image_shape)
+            _reserve(partial, size)
+            with h5py.File(partial, "r+") as file:
                 sink = ShardSink(file, shard, self.image_shape)
                 yield sink
                 sink.check_whole()
@@ -206,6 +212,21 @@ def _make_folder(folder: pathlib.Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         layout.sync_folder(folder.parent)
+
+
+def _reserve(path: pathlib.Path, size: int) -> None:
+    """Takes the disk space that a shard needs, or says that it is not there.
+
+    HDF5 brings the process down when it closes a file that it could not write.
+    What is not used of the space goes back when it closes the file.
+    """
+    if not hasattr(os, "posix_fallocate"):  # Not on every system.
+        return
+    with path.open("ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync_file(path: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data import checks
+from data import checks, files
 from models import (
     adapters,
     fingerprint,
@@ -224,9 +224,7 @@ class Classifier(network.ImageNetwork):
                 f"classifier {self.name} is a function: only one from a "
                 "Keras model or a SavedModel can be saved"
             )
-        with saved_model.atomic_directory(
-            directory, overwrite=overwrite
-        ) as partial:
+        with files.written_whole(directory, overwrite=overwrite) as partial:
             saved_model.save(
                 partial,
                 {"logits": lambda images: {"logits": self(images)}},

@@ -1,10 +1,8 @@
 """SavedModel directories: ours and a stranger's, read and written."""
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -86,7 +84,7 @@ def load(
 
 
 def save(
-    directory: str,
+    directory: str | os.PathLike[str],
     endpoints: Mapping[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]],
     image_shape: Sequence[int],
     *,
@@ -94,10 +92,10 @@ def save(
     name: str,
     trackables: Sequence[Any],
 ) -> None:
-    """Writes a SavedModel into an existing directory.
+    """Writes a SavedModel, not atomically.
 
     Args:
-        directory: Where to write; see `atomic_directory`.
+        directory: Where to write; `data.files.written_whole` gives one.
         endpoints: Functions of a batch of images by name. The first one is
             the signature "serving_default" too, unless there is one.
         image_shape: Height, width and channels; the batch size is free.
@@ -113,7 +111,7 @@ def save(
     spec = tf.TensorSpec((None, *image_shape), tf.float32, name="images")
     for endpoint, function in endpoints.items():
         archive.add_endpoint(endpoint, function, input_signature=[spec])
-    archive.write_out(directory, verbose=False)
+    archive.write_out(os.fspath(directory), verbose=False)
     write_details(directory, identity=identity, name=name)
 
 
@@ -132,72 +130,6 @@ def write_details(
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"version": 1, "identity": identity, "name": name}, file)
-
-
-@contextlib.contextmanager
-def atomic_directory(
-    directory: str | os.PathLike[str], *, overwrite: bool = False
-) -> Iterator[str]:
-    """Gives a directory to write into that becomes `directory` when whole.
-
-    What is written goes to `.NAME.partial` beside it, is synchronised to
-    the disk and then renamed, so that a kill or a full disk leaves nothing
-    that looks finished. When an existing directory is replaced there is a
-    moment between two renames in which it is `.NAME.old`.
-
-    Args:
-        directory: The directory to make.
-        overwrite: Replaces it if it exists.
-
-    Yields:
-        The path of the temporary directory.
-
-    Raises:
-        FileExistsError: If `directory` exists and `overwrite` is false.
-    """
-    parent, name = os.path.split(os.path.abspath(directory))
-    if os.path.lexists(directory) and not overwrite:
-        raise FileExistsError(
-            f"{directory} exists; pass overwrite=True to replace it"
-        )
-    partial = os.path.join(parent, f".{name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    os.makedirs(partial)
-    try:
-        yield partial
-        _synchronize(partial)
-        _replace(partial, os.path.join(parent, name))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _synchronize_one(parent)
-
-
-def _replace(source, target):
-    if not os.path.lexists(target):
-        os.rename(source, target)
-        return
-    parent, name = os.path.split(target)
-    old = os.path.join(parent, f".{name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.rename(target, old)
-    os.rename(source, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _synchronize(directory):
-    for folder, _, files in os.walk(directory):
-        for file in files:
-            _synchronize_one(os.path.join(folder, file))
-        _synchronize_one(folder)
-
-
-def _synchronize_one(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _choose_signature(path, signatures, endpoints, endpoint):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import models
+from data import files
 from models import saved_model
 
 SHAPE = (8, 8, 1)
@@ -37,7 +38,7 @@ def export(path, purifier, classes=None):
             return {**purify(images), "logits": logits}
 
         endpoints["classify"] = classify
-    with saved_model.atomic_directory(path) as partial:
+    with files.written_whole(path) as partial:
         saved_model.save(
             partial,
             endpoints,

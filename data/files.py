@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary path beside `path`, then renames it.
+@contextlib.contextmanager
+def written_whole(
+    path: str | os.PathLike[str], *, overwrite: bool = True
+) -> Iterator[Path]:
+    """Gives a temporary path to write a file or directory to.
 
-    Works for files and for directories (a directory at `path` is replaced).
-    The temporary name keeps the suffix, since Keras and NumPy look at it.
+    When the block ends well, what is there is synchronised to the disk and
+    renamed to `path`; when it does not, it is removed. The temporary name
+    keeps the suffix, since Keras and NumPy look at it.
+
+    Args:
+        path: Where it shall appear.
+        overwrite: Replace what is there.
+
+    Yields:
+        The temporary path, beside `path`.
+
+    Raises:
+        FileExistsError: There is something, and `overwrite` is false.
     """
+    path = Path(path)
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     remove(temporary)
     try:
-        write(temporary)
+        yield temporary
         _sync_tree(temporary)
         if temporary.is_dir():
-            remove(path)
+            remove(path)  # A rename replaces files only.
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -32,7 +50,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
-    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
