@@ -112,6 +112,15 @@ class Subject:
             return None
         return self.classifier.behind(self.purifier)
 
+    @functools.cached_property
+    def counters(self) -> list[ErrorCounter]:
+        """Of the classifier alone and of the defended one, if there is one.
+
+        Kept, because each compiles a function.
+        """
+        networks = [self.classifier, self.defended]
+        return [ErrorCounter(each) for each in networks if each is not None]
+
     def batches(self) -> tf.data.Dataset:
         return self.dataset.batches(
             self.split, self.batch_size, limit=self.limit
@@ -267,8 +276,9 @@ def _measure(
     known = metrics.find(row)
     if known is not None:
         return known
-    networks = [subject.classifier, subject.defended]
-    counters = [ErrorCounter(n) for n in networks if n is not None]
+    counters = subject.counters
+    for counter in counters:
+        counter.reset()
     description = " ".join([row.threat_model, row.input, _brief(row.params)])
     with Progress(description.strip(), row.count, "images") as progress:
         for batch in batches:
@@ -314,6 +324,11 @@ class ErrorCounter:
                 tf.TensorSpec([None], tf.int64),
             ],
         )
+
+    def reset(self) -> None:
+        """Starts again from zero."""
+        self._count = 0
+        self._wrong.assign([0, 0])
 
     def add(self, images: tf.Tensor, labels: tf.Tensor) -> None:
         """Counts one batch."""

@@ -63,11 +63,8 @@ def per_image_uniform(
     Returns:
         float32 `[B, *shape]`.
     """
-
-    def draw(key: tf.Tensor) -> tf.Tensor:
-        return low + (high - low) * _fraction(_bits(key, shape))
-
-    return _per_image(seed, stream, indices, draw, shape, tf.float32)
+    scale = tf.constant([low, high - low], tf.float32)
+    return _per_image(_uniform, seed, stream, indices, scale, shape)
 
 
 def per_image_normal(
@@ -83,14 +80,8 @@ def per_image_normal(
     Returns:
         float32 `[B, *shape]`.
     """
-
-    def draw(key: tf.Tensor) -> tf.Tensor:
-        # Box and Muller's transform; 1 - u is never 0 and has a logarithm.
-        first, second = tf.unstack(_fraction(_bits(key, (2, *shape))))
-        radius = tf.sqrt(-2.0 * tf.math.log(1.0 - first))
-        return stddev * radius * tf.cos(2.0 * math.pi * second)
-
-    return _per_image(seed, stream, indices, draw, shape, tf.float32)
+    scale = tf.constant(stddev, tf.float32)
+    return _per_image(_normal, seed, stream, indices, scale, shape)
 
 
 def per_image_integers(
@@ -115,32 +106,66 @@ def per_image_integers(
         raise ValueError(
             f"high must be in ({low}, {low + 2**16}], above low, got {high}"
         )
+    scale = tf.constant([low, high - low], tf.int64)
+    return _per_image(_integers, seed, stream, indices, scale, shape)
 
-    def draw(key: tf.Tensor) -> tf.Tensor:
-        return low + tf.cast(_bits(key, shape), tf.int64) % (high - low)
 
-    return _per_image(seed, stream, indices, draw, shape, tf.int64)
+Draw = Callable[[tf.Tensor, tf.Tensor, tuple[int, ...]], tf.Tensor]
+
+
+def _uniform(
+    key: tf.Tensor, scale: tf.Tensor, shape: tuple[int, ...]
+) -> tf.Tensor:
+    return scale[0] + scale[1] * _fraction(_bits(key, shape))
+
+
+def _normal(
+    key: tf.Tensor, scale: tf.Tensor, shape: tuple[int, ...]
+) -> tf.Tensor:
+    # Box and Muller's transform; 1 - u is never 0 and has a logarithm.
+    first, second = tf.unstack(_fraction(_bits(key, (2, *shape))))
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - first))
+    return scale * radius * tf.cos(2.0 * math.pi * second)
+
+
+def _integers(
+    key: tf.Tensor, scale: tf.Tensor, shape: tuple[int, ...]
+) -> tf.Tensor:
+    return scale[0] + tf.cast(_bits(key, shape), tf.int64) % scale[1]
 
 
 def _per_image(
+    draw: Draw,
     seed: int,
     stream: str | int,
     indices: tf.Tensor,
-    draw: Callable[[tf.Tensor], tf.Tensor],
+    scale: tf.Tensor,
     shape: Sequence[int],
-    dtype: tf.DType,
+) -> tf.Tensor:
+    base = tf.constant(stream_seed(seed, stream), tf.int64)
+    indices = tf.cast(tf.convert_to_tensor(indices), tf.int64)
+    sides = tuple(int(side) for side in shape)
+    return _map_images(draw, base, indices, scale, sides)
+
+
+# Compiled: eagerly, each image would cost a hundred calls from Python.
+@tf.function(reduce_retracing=True)
+def _map_images(
+    draw: Draw,
+    base: tf.Tensor,
+    indices: tf.Tensor,
+    scale: tf.Tensor,
+    shape: tuple[int, ...],
 ) -> tf.Tensor:
     """Calls `draw` with each image's key.
 
     One image at a time: in a batch, vectorised logarithms and cosines round
     differently from place to place.
     """
-    base = stream_seed(seed, stream)
-    indices = tf.cast(tf.convert_to_tensor(indices), tf.int64)
     return tf.map_fn(
-        lambda index: draw(tf.stack([base, index])),
+        lambda index: draw(tf.stack([base, index]), scale, shape),
         indices,
-        fn_output_signature=tf.TensorSpec(tuple(shape), dtype),
+        fn_output_signature=tf.TensorSpec(shape, scale.dtype),
     )
 
 
