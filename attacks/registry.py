@@ -14,7 +14,7 @@ _CLASSES: tuple[type[Attack], ...] = (FGSM, IterativeGradientSign)
 ATTACKS = {attack.name: attack for attack in _CLASSES}
 
 
-def get(name: str, **params: Any) -> Attack:
+def get(name: str, /, **params: Any) -> Attack:
     """Finds an attack by name: `get("fgsm", epsilon=0.3)`.
 
     Raises:
