@@ -32,8 +32,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flag_groups.define_seed_flag(values)
     flags.DEFINE_integer(
         "batch_size",
-        256,
-        "Images crafted at a time.",
+        None,
+        "Images crafted at a time; default by the images' size.",
         lower_bound=1,
         flag_values=values,
     )

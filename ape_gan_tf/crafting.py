@@ -94,9 +94,10 @@ def _craft_shard(
     shard: data.Shard,
     progress: Progress,
 ) -> None:
+    size = attack.batch_size or attacks.default_batch_size(dataset.image_shape)
     with writer.shard(shard) as sink:
         for batch in dataset.batches(
-            split, attack.batch_size, start=shard.start, limit=shard.stop
+            split, size, start=shard.start, limit=shard.stop
         ):
             images, labels, index = (
                 batch[name] for name in ("images", "labels", "index")

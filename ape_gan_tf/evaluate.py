@@ -28,6 +28,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flag_groups.define_classifier_flags(values)
     flag_groups.define_purifier_flag(values)
     flag_groups.define_dataset_flags(values, split="test")
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Images at a time; default by their size.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "adversarial_set",
         None,
@@ -52,6 +59,7 @@ def main(values: flags.FlagValues) -> None:
         values,
         split=values.split,
         limit=values.limit,
+        batch_size=values.batch_size,
         attack_params=values.attack_params,
     )
     dataset = flag_groups.load_dataset(values)

@@ -88,7 +88,7 @@ class Subject:
         classifier: The classifier alone.
         purifier: The purifier before it, or None.
         limit: Only the first `limit` images of the split.
-        batch_size: Images at a time.
+        batch_size: Images at a time; None chooses by their size.
         seed: Of random choices.
     """
 
@@ -97,13 +97,19 @@ class Subject:
     classifier: models.Classifier
     purifier: models.Purifier | None = None
     limit: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     seed: int = 0
 
     @property
     def count(self) -> int:
         whole = self.dataset.count(self.split)
         return whole if self.limit is None else min(self.limit, whole)
+
+    @property
+    def images_at_a_time(self) -> int:
+        return self.batch_size or attacks.default_batch_size(
+            self.dataset.image_shape
+        )
 
     @functools.cached_property
     def defended(self) -> models.Classifier | None:
@@ -123,7 +129,7 @@ class Subject:
 
     def batches(self) -> tf.data.Dataset:
         return self.dataset.batches(
-            self.split, self.batch_size, limit=self.limit
+            self.split, self.images_at_a_time, limit=self.limit
         )
 
     def row(self, name: str, params: dict[str, Any], threat: str) -> Row:
@@ -212,7 +218,7 @@ def evaluate_set(
         crafted_on=provenance.classifier_fingerprint,
         seed=provenance.seed,
     )
-    batches = adversarial_set.batches(subject.batch_size, limit=row.count)
+    batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
     return _measure(subject, row, batches, [_stored], metrics)
 
 

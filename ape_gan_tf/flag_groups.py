@@ -351,6 +351,7 @@ def measurement(
     *,
     split: str,
     limit: int | None = None,
+    batch_size: int | None = None,
     attack_params: str = "",
 ) -> Measurement:
     """What to measure, by these flags: each attack at each epsilon."""
@@ -368,6 +369,7 @@ def measurement(
         threat_models=tuple(values.threat_models),
         noise_variance=values.noise_variance,
         limit=limit,
+        batch_size=batch_size,
         seed=values.seed,
     )
 

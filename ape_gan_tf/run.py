@@ -47,7 +47,7 @@ class Measurement:
         threat_models: `oblivious`, `white_box`.
         noise_variance: Of the Gaussian noise.
         limit: Only the first `limit` images of the split.
-        batch_size: Images at a time.
+        batch_size: Images at a time; None chooses by their size.
         seed: Of random choices.
     """
 
@@ -56,7 +56,7 @@ class Measurement:
     threat_models: tuple[str, ...] = ("oblivious",)
     noise_variance: float = 0.05
     limit: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     seed: int = 0
 
     @property

@@ -4,7 +4,7 @@ Every attack is a frozen dataclass of hyper-parameters with one checked entry
 point; `get` finds it by name.
 """
 
-from attacks.base import Attack, AttackResult
+from attacks.base import Attack, AttackResult, default_batch_size
 from attacks.fgsm import FGSM
 from attacks.iterative_gradient_sign import IterativeGradientSign
 from attacks.registry import ATTACKS, get, parse_params
@@ -15,6 +15,7 @@ __all__ = [
     "AttackResult",
     "FGSM",
     "IterativeGradientSign",
+    "default_batch_size",
     "get",
     "parse_params",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,18 +68,20 @@ class Attack:
         seed: Source of every random choice, which depends on it and on the
             image's index alone.
         batch_size: Images crafted at a time; changes memory, not results.
+            None chooses by the images' size.
         xla: Compile with XLA. It is slower for some networks on CPUs.
     """
 
     name = "attack"
 
     seed: int = dataclasses.field(default=0, metadata={"setting": True})
-    batch_size: int = settings_field(256)
+    batch_size: int | None = settings_field(None)
     xla: bool = settings_field(False)
 
     def __post_init__(self) -> None:
         check_non_negative_integer(self.seed, "seed")
-        check_positive_integer(self.batch_size, "batch_size")
+        if self.batch_size is not None:
+            check_positive_integer(self.batch_size, "batch_size")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -151,10 +154,11 @@ class Attack:
             classifier, images, labels, targets, starts, indices
         )
         count = inputs[0].shape[0]
+        size = self.batch_size or default_batch_size(classifier.image_shape)
         function = self._compiled(classifier)
         parts = [
-            function(*[x[begin : begin + self.batch_size] for x in inputs])
-            for begin in range(0, max(count, 1), self.batch_size)
+            function(*[x[begin : begin + size] for x in inputs])
+            for begin in range(0, max(count, 1), size)
         ]
         result = AttackResult(
             *[tf.concat(x, 0) for x in zip(*parts, strict=True)]
@@ -222,6 +226,12 @@ class Attack:
             *distances(adversarial, images),
             evaluations,
         )
+
+
+def default_batch_size(image_shape: Sequence[int]) -> int:
+    """Images to compute at a time: at most 256, and 16 MiB of pixels."""
+    image_bytes = 4 * int(np.prod(image_shape))
+    return max(1, min(256, 2**24 // image_bytes))
 
 
 def per_image(values: tf.Tensor) -> tf.Tensor:
