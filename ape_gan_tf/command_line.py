@@ -63,10 +63,12 @@ def run(
             "interrupted; the same command continues where it stopped",
             INTERRUPTED,
         )
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if not _is_expected(error):
+            raise
         if values["debug"].value:
             traceback.print_exc()
-        return _fail(name, error, ERROR)
+        return _fail(name, _describe(error), ERROR)
     return 0
 
 
@@ -186,6 +188,29 @@ def _describe_unknown(values: flags.FlagValues, name: str) -> str:
     hint = f"; did you mean --{close[0]}?" if close else ""
     listed = ", ".join(f"--{each}" for each in known)
     return f"unknown flag --{name}{hint}\nvalid flags: {listed}"
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether it may come from bad input or a full disk, not from a bug."""
+    if isinstance(error, (ValueError, OSError, RuntimeError)):
+        return True
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(
+        error, tensorflow.errors.OpError
+    )
+
+
+def _describe(error: Exception) -> str:
+    """The message; of an error inside a data pipeline, the line that counts.
+
+    TensorFlow wraps those into a page of C++ and Python call stacks.
+    """
+    text = str(error)
+    for line in text.splitlines():
+        kind, colon, message = line.partition(": ")
+        if colon and kind in ("ValueError", "OSError", "FileNotFoundError"):
+            return message
+    return text
 
 
 def _fail(name: str, error: object, code: int) -> int:

@@ -83,7 +83,8 @@ def main(values: flags.FlagValues) -> None:
     )
     print(f"{adversarial_set.path}:")
     for name, value in adversarial_set.statistics().items():
-        print(f"  {name.replace('_', ' ')}: {value:.6g}")
+        shown = "-" if value is None else f"{value:.6g}"
+        print(f"  {name.replace('_', ' ')}: {shown}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""Training the target classifiers, plain and adversarially."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import attacks
+import data
+from ape_gan_tf.classifier_training import (
+    ClassifierConfig,
+    ClassifierTrainer,
+    train_classifier,
+)
+from ape_gan_tf.loss_history import read_losses
+from ape_gan_tf.training_loop import (
+    LoopSettings,
+    NonFiniteLossError,
+    TrainingLoop,
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def batch(digits):
+    return next(iter(digits.batches("train", 8)))
+
+
+def make_trainer(digits, **config):
+    return ClassifierTrainer(
+        ClassifierConfig(**config), digits.image_shape, 10, total_steps=10
+    )
+
+
+def mean_cross_entropy(classifier, images, labels):
+    logits = classifier.predict(images).astype(np.float64)
+    log_sums = np.log(np.exp(logits).sum(-1))
+    return np.mean(log_sums - logits[np.arange(len(labels)), labels])
+
+
+def test_a_step_returns_cross_entropy_and_error(digits, batch):
+    trainer = make_trainer(digits, learning_rate=0.0)
+    images, labels = batch["images"].numpy(), batch["labels"].numpy()
+    loss, error = trainer.train_step(batch)
+    classifier = trainer.classifier()
+    expected = mean_cross_entropy(classifier, images, labels)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    wrong = classifier.predict(images).argmax(-1) != labels
+    assert float(error) == 100.0 * wrong.mean()
+
+
+def test_adversarial_training_is_half_on_fgsm_of_the_moment(digits, batch):
+    trainer = make_trainer(
+        digits,
+        learning_rate=0.0,
+        adversarial_training=True,
+        adversarial_epsilon=0.2,
+    )
+    images, labels = batch["images"].numpy(), batch["labels"].numpy()
+    classifier = trainer.classifier()
+    attack = attacks.FGSM(epsilon=0.2)
+    adversarial = attack(classifier, images, labels).adversarial.numpy()
+    clean_loss = mean_cross_entropy(classifier, images, labels)
+    adversarial_loss = mean_cross_entropy(classifier, adversarial, labels)
+    assert adversarial_loss > clean_loss
+    loss, _ = trainer.train_step(batch)
+    np.testing.assert_allclose(
+        loss, (clean_loss + adversarial_loss) / 2, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_gives_a_float32_classifier(digits, batch, precision):
+    trainer = make_trainer(digits, precision=precision)
+    before = trainer.classifier().keras_model.get_weights()
+    loss, _ = trainer.train_step(batch)
+    assert np.isfinite(loss) and loss.dtype == tf.float32
+    model = trainer.classifier().keras_model
+    assert {x.dtype_policy.name for x in model.layers} == {"float32"}
+    after = model.get_weights()
+    assert any((x != y).any() for x, y in zip(before, after, strict=True))
+
+
+def test_poisoned_weights_stop_the_training(tmp_path, digits):
+    trainer = make_trainer(digits)
+    for variable in trainer.model.trainable_variables:
+        variable.assign(tf.fill(variable.shape, np.nan))
+    loop = TrainingLoop(trainer, tmp_path, LoopSettings(checkpoint_every=2))
+    with pytest.raises(NonFiniteLossError, match="not finite at step 1;"):
+        loop.run(
+            lambda start: digits.training_batches(
+                "train", 8, seed=1, start_step=start, total_steps=4
+            ),
+            4,
+        )
+    assert not list(tmp_path.glob("ckpt*"))
+
+
+def test_a_finished_classifier_is_loaded(tiny_run, digits):
+    config = ClassifierConfig(epochs=15, batch_size=16, seed=1)
+    losses = tiny_run.workdir / "classifier_checkpoints" / "losses.csv"
+    before = losses.stat().st_mtime_ns
+    classifier = train_classifier(
+        config,
+        digits,
+        tiny_run.workdir / "classifier",
+        LoopSettings(),
+        limit=64,
+    )
+    assert losses.stat().st_mtime_ns == before
+    assert classifier.name == "target_c"
+
+
+def test_another_configuration_is_refused(tiny_run, digits):
+    config = ClassifierConfig(epochs=15, batch_size=16, seed=1, shift=0)
+    with pytest.raises(
+        ValueError, match=r"shift was 2, now 0; training_images was 64, now 32"
+    ):
+        train_classifier(
+            config,
+            digits,
+            tiny_run.workdir / "classifier",
+            LoopSettings(),
+            limit=32,
+        )
+
+
+def test_it_learns_64_digits(tiny_run):
+    losses = read_losses(
+        tiny_run.workdir / "classifier_checkpoints" / "losses.csv"
+    )
+    assert losses["cross_entropy"][-1] < 0.5 * losses["cross_entropy"][0]
+    assert losses["error"][-1] < losses["error"][0]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"classifier": "E"}, "classifier must be one of A, B, C, D, got 'E'"),
+        ({"schedule": "x"}, "schedule must be one of"),
+        ({"precision": "x"}, "precision must be one of"),
+        ({"epochs": 0}, "epochs must be a positive integer"),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"learning_rate": 11.0}, "learning_rate must be .* got 11.0"),
+        ({"weight_decay": -1.0}, "weight_decay must be .* got -1.0"),
+        ({"adversarial_epsilon": 1.1}, "adversarial_epsilon must be .* 1.1"),
+    ],
+)
+def test_a_configuration_is_checked(config, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierConfig(**config)
