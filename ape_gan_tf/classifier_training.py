@@ -120,8 +120,18 @@ class ClassifierTrainer:
         return models.Classifier.from_keras(copy)
 
     def trackables(self) -> dict[str, Any]:
-        """The network and its optimizer, for a checkpoint."""
-        return {"model": self.model, "optimizer": self._optimizer}
+        """The network, its optimizer and its dropout, for a checkpoint."""
+        weights = {id(weight) for weight in self.model.weights}
+        return {
+            "model": self.model,
+            "optimizer": self._optimizer,
+            # Not among what a checkpoint finds in a Keras model.
+            "random_states": [
+                variable.value
+                for variable in self.model.variables
+                if id(variable) not in weights
+            ],
+        }
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One step; returns the loss and the error rate in percent.

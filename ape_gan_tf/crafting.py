@@ -43,6 +43,7 @@ def craft(
         ValueError: There is something else at `output`, or an argument does
             not fit.
     """
+    check_classes(classifier, dataset)
     count = dataset.count(split)
     count = count if limit is None else min(limit, count)
     writer = data.AdversarialSetWriter(
@@ -63,6 +64,15 @@ def craft(
                     attack, classifier, dataset, split, writer, shard, progress
                 )
     return data.AdversarialSet.open(output)
+
+
+def check_classes(classifier: models.Classifier, dataset: data.Dataset) -> None:
+    """Raises ValueError unless the labels are those of the classifier."""
+    if classifier.num_classes != dataset.num_classes:
+        raise ValueError(
+            f"classifier {classifier.name} has {classifier.num_classes} "
+            f"classes, dataset {dataset.name} has {dataset.num_classes}"
+        )
 
 
 def _provenance(

@@ -73,7 +73,7 @@ def main(values: flags.FlagValues) -> None:
     if values.adversarial_set:
         _evaluate_set(subject, Path(values.adversarial_set), workdir)
         return
-    from ape_gan_tf.run import measure
+    from ape_gan_tf.measurement import measure
 
     measure(workdir, subject, measurement, title=_title(subject))
 

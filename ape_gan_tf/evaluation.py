@@ -13,6 +13,7 @@ import tensorflow as tf
 import attacks
 import data
 import models
+from ape_gan_tf.crafting import check_classes
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.progress import Progress
 from data.checks import check_in_range, check_one_of
@@ -99,6 +100,9 @@ class Subject:
     limit: int | None = None
     batch_size: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_classes(self.classifier, self.dataset)
 
     @property
     def count(self) -> int:
@@ -200,10 +204,10 @@ def evaluate_set(
 
     Returns:
         The row. Its threat model is `transfer` where the set was crafted on
-        another classifier.
+        another classifier, or through another purifier.
     """
     provenance = adversarial_set.provenance
-    is_own = provenance.classifier_fingerprint == subject.classifier.fingerprint
+    is_own = _is_own(subject, provenance)
     row = dataclasses.replace(
         subject.row(
             provenance.attack,
@@ -220,6 +224,17 @@ def evaluate_set(
     )
     batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
     return _measure(subject, row, batches, [_stored], metrics)
+
+
+def _is_own(subject: Subject, provenance: data.Provenance) -> bool:
+    """Whether a set was crafted on what is measured."""
+    purifiers = [""]  # Of an oblivious attacker.
+    if subject.purifier is not None:
+        purifiers.append(subject.purifier.fingerprint)
+    return (
+        provenance.classifier_fingerprint == subject.classifier.fingerprint
+        and provenance.purifier_fingerprint in purifiers
+    )
 
 
 Perturb = Callable[[dict[str, tf.Tensor]], tf.Tensor]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
-    from ape_gan_tf.run import Measurement
+    from ape_gan_tf.measurement import Measurement
     from ape_gan_tf.training_loop import LoopSettings
 
 PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
@@ -356,7 +356,7 @@ def measurement(
 ) -> Measurement:
     """What to measure, by these flags: each attack at each epsilon."""
     import attacks
-    from ape_gan_tf.run import Measurement
+    from ape_gan_tf.measurement import Measurement
 
     params = attacks.parse_params(attack_params)
     return Measurement(

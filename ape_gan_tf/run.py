@@ -7,80 +7,22 @@ is not run again.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import attacks
 import data
 import models
-from ape_gan_tf import figures, report, saved_model
+from ape_gan_tf import saved_model
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
-from ape_gan_tf.crafting import craft
-from ape_gan_tf.evaluation import (
-    BenignInput,
-    Clean,
-    GaussianNoise,
-    Subject,
-    attack_on,
-    evaluate,
-)
-from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.crafting import check_classes, craft
+from ape_gan_tf.measurement import Measurement, measure
+from ape_gan_tf.metrics import Row
 from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
 from data.files import written_whole
 
-IMAGES_IN_FIGURE = 10
 IMAGES_IN_SUMMARY = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What a purifier or a classifier is measured on.
-
-    Attributes:
-        split: `validation` while choosing, `test` once at the end.
-        attacks: Measured under each threat model.
-        threat_models: `oblivious`, `white_box`.
-        noise_variance: Of the Gaussian noise.
-        limit: Only the first `limit` images of the split.
-        batch_size: Images at a time; None chooses by their size.
-        seed: Of random choices.
-    """
-
-    split: str = "test"
-    attacks: tuple[attacks.Attack, ...] = ()
-    threat_models: tuple[str, ...] = ("oblivious",)
-    noise_variance: float = 0.05
-    limit: int | None = None
-    batch_size: int | None = None
-    seed: int = 0
-
-    @property
-    def benign(self) -> list[BenignInput]:
-        """The inputs of Table 2."""
-        noise = GaussianNoise(variance=self.noise_variance, seed=self.seed)
-        return [Clean(), noise]
-
-    def subject(
-        self,
-        dataset: data.Dataset,
-        classifier: models.Classifier,
-        purifier: models.Purifier | None = None,
-    ) -> Subject:
-        """A classifier, with or without a purifier, on these images."""
-        return Subject(
-            dataset=dataset,
-            split=self.split,
-            classifier=classifier,
-            purifier=purifier,
-            limit=self.limit,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +83,7 @@ class Run:
                 self.classifier_settings,
                 limit=self.limit,
             )
+        check_classes(self.classifier, self.dataset)
         return self.classifier
 
     def _training_set(
@@ -191,107 +134,3 @@ class Run:
         directory = self.workdir / "purifier"
         if not (directory / "1").exists():
             saved_model.export(purifier, directory)
-
-
-def measure(
-    workdir: Path,
-    subject: Subject,
-    measurement: Measurement,
-    *,
-    title: str,
-    losses: Path | None = None,
-) -> list[Row]:
-    """Writes `metrics.json`, `report.md` and the figures, prints the table.
-
-    Args:
-        workdir: Where to.
-        subject: Classifier, purifier and images, of `measurement`.
-        measurement: What to measure.
-        title: Of the report.
-        losses: A loss history to draw.
-
-    Returns:
-        The rows asked for, measured now or before.
-    """
-    rows = evaluate(
-        subject,
-        measurement.benign,
-        measurement.attacks,
-        measurement.threat_models,
-        MetricsFile(workdir / "metrics.json"),
-    )
-    grid = workdir / "figures" / "images.png"
-    draw_images(grid, subject, measurement)
-    pictures = [("Images, and what the classifier says of them", grid)]
-    if losses is not None:
-        curves = workdir / "figures" / "losses.png"
-        figures.loss_curves(curves, losses, "Training losses")
-        pictures.append(("Losses over training steps", curves))
-    report.write_report(
-        workdir / "report.md",
-        rows,
-        title=title,
-        figures=pictures,
-        provenance=provenance(subject),
-    )
-    print(report.table(rows))
-    print(f"report: {workdir / 'report.md'}")
-    return rows
-
-
-def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
-    """Draws the paper's Figure 4: each input, and below it purified."""
-    batch = next(iter(subject.batches().unbatch().batch(IMAGES_IN_FIGURE)))
-    kinds: list[tuple[str, Any]] = [
-        (each.name.replace("_", " "), each(batch["images"], batch["index"]))
-        for each in measurement.benign
-    ]
-    kinds += [
-        (_label(attack), attack_on(subject.classifier, attack)(batch))
-        for attack in measurement.attacks
-    ]
-    rows = itertools.chain.from_iterable(
-        _image_rows(subject, label, np.asarray(images))
-        for label, images in kinds
-    )
-    figures.image_grid(
-        path,
-        list(rows),
-        batch["labels"].numpy(),
-        subject.dataset.class_names,
-        f"{subject.dataset.name}, {subject.split} images, "
-        f"classifier {subject.classifier.name}",
-    )
-
-
-def _image_rows(
-    subject: Subject, label: str, images: np.ndarray
-) -> list[figures.ImageRow]:
-    rows = [(label, images)]
-    if subject.purifier is not None:
-        rows.append(("purified", subject.purifier.predict(images)))
-    return [
-        figures.ImageRow(
-            label, shown, subject.classifier.predict(shown).argmax(-1)
-        )
-        for label, shown in rows
-    ]
-
-
-def _label(attack: attacks.Attack) -> str:
-    epsilon = attack.params.get("epsilon")
-    name = attack.name.replace("_", " ")
-    return name if epsilon is None else f"{name}\nepsilon {epsilon:.3g}"
-
-
-def provenance(subject: Subject) -> dict[str, Any]:
-    """What a reader needs to make the figures again, beside `flags.txt`."""
-    purifier = subject.purifier
-    return {
-        "dataset": f"{subject.dataset.name}, {subject.split}, "
-        f"{subject.count} images",
-        "seed": subject.seed,
-        "classifier fingerprint": subject.classifier.fingerprint,
-        **({"purifier fingerprint": purifier.fingerprint} if purifier else {}),
-        **data.package_versions(),
-    }

@@ -43,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir")
     from ape_gan_tf.classifier_training import train_classifier
-    from ape_gan_tf.run import measure
+    from ape_gan_tf.measurement import measure
 
     workdir = Path(values.workdir)
     config = flag_groups.classifier_config(values, values.classifier)

@@ -140,11 +140,13 @@ class TrainingLoop:
 
     def _checkpoint(self, calls: list[tuple[int, tf.Tensor]]) -> None:
         bad = int(self._bad_step)
+        if bad == NEVER and not self._is_state_finite():
+            bad = int(self._step)
         if bad != NEVER:
             last = self._manager.latest_checkpoint
             raise NonFiniteLossError(
-                f"{self._settings.description} stopped: a loss is not finite "
-                f"at step {bad}; the last good checkpoint is "
+                f"{self._settings.description} stopped: a loss or a weight is "
+                f"not finite at step {bad}; the last good checkpoint is "
                 f"{last or 'none, it came too early'}. A smaller "
                 "learning rate or --precision=float32 may help"
             )
@@ -152,6 +154,20 @@ class TrainingLoop:
             [(step, *np.asarray(means).tolist()) for step, means in calls]
         )
         self._manager.save(int(self._step))
+
+    def _is_state_finite(self) -> bool:
+        """The last step's loss may be finite and its update not."""
+        states = tf.nest.flatten(
+            [
+                getattr(each, "variables", each)
+                for each in self._trainer.trackables().values()
+            ]
+        )
+        return all(
+            bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(state))))
+            for state in states
+            if tf.as_dtype(state.dtype).is_floating
+        )
 
     def _run_steps_in_graph(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
         sums = tf.zeros([len(self._trainer.loss_names)])

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rounds import machine, markdown_table, write_json
+from rounds import listed, machine, markdown_table, write_json
 
 # The parent imports no TensorFlow: on Linux a child's peak begins with what
 # its parent holds.
@@ -95,7 +95,9 @@ def _measure(counts: list[int], folder: Path) -> dict[str, Any]:
     }
 
 
-def _child(task: str, count: int, data_dir: str, adversarial_set: Path) -> float:
+def _child(
+    task: str, count: int, data_dir: str, adversarial_set: Path
+) -> float:
     """Runs a task in a process of its own; its peak memory in megabytes."""
     command = [sys.executable, __file__]
     command += [f"--task={task}", f"--count={count}"]
@@ -119,7 +121,7 @@ def _synthesize(count: int, data_dir: Path, adversarial_set: Path) -> None:
 
     del adversarial_set
     generator = np.random.default_rng(SEED)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, images in (("train", count), ("test", 1)):
         pixels = generator.integers(0, 256, (images, 28, 28), np.uint8)
         arrays[f"x_{part}"] = pixels
@@ -180,11 +182,10 @@ def _text(report: dict[str, Any]) -> str:
         )
     ]
     header = ["peak resident memory", small, large, "ratio", "at most"]
-    about = ", ".join(report["machine"].values())
     return "\n".join(
         [
-            f"{about}; {report['images']} images of 28x28x1, "
-            f"seed {report['seed']}",
+            listed(report["machine"]),
+            f"{report['images']} images of 28x28x1, seed {report['seed']}",
             "",
             markdown_table(header, rows),
         ]

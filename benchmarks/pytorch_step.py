@@ -11,6 +11,7 @@ same numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,17 +52,19 @@ class PyTorchStep:
         )
         self.generator = _generator(config.batch_norm_momentum)
         self.discriminator = _discriminator(config.batch_norm_momentum)
-        # As a user does; the batch is put into the layout once, too.
-        self.generator.to(memory_format=self._layout)
-        self.discriminator.to(memory_format=self._layout)
+        layout: dict[str, Any] = {"memory_format": self._layout}
+        self.generator.to(**layout)
+        self.discriminator.to(**layout)
         g_steps = total_steps * config.generator_steps
         self._g_optimizer = _Adam(self.generator, config, g_steps)
         self._d_optimizer = _Adam(self.discriminator, config, total_steps)
 
     def batch(self, images: np.ndarray) -> torch.Tensor:
         """float32 NHWC images as a tensor in this step's layout."""
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return tensor.contiguous(memory_format=self._layout)
+        nchw = torch.from_numpy(images).permute(0, 3, 1, 2)
+        # Of one channel, `contiguous` takes either layout for the other, and
+        # the first convolution hands on the one that the strides suggest.
+        return torch.empty(nchw.shape, memory_format=self._layout).copy_(nchw)
 
     def __call__(
         self, clean: torch.Tensor, adversarial: torch.Tensor

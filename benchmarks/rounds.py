@@ -100,11 +100,9 @@ def machine() -> dict[str, str]:
     """The processor, its cores and the system, for a report."""
     return {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)))
-        if hasattr(os, "sched_getaffinity")
-        else str(os.cpu_count()),
+        "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "Python": platform.python_version(),
     }
 
 
@@ -117,6 +115,11 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def listed(values: Mapping[str, Any]) -> str:
+    """`name value, name value`."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
@@ -124,6 +127,6 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a report."""
-    text = json.dumps(report, indent=2, sort_keys=True)
+    """Writes a report, in which dataclasses may be."""
+    text = json.dumps(report, indent=2, default=dataclasses.asdict)
     path.write_text(text + "\n", encoding="utf-8")
