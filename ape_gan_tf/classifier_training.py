@@ -192,7 +192,8 @@ def train_classifier(
         ValueError: The directory holds another configuration's work.
         NonFiniteLossError: The loss became NaN or infinite.
     """
-    count = limit or dataset.count("train")
+    whole = dataset.count("train")
+    count = min(limit or whole, whole)
     checkpoints = directory.with_name(f"{directory.name}_checkpoints")
     claim(
         checkpoints / "config.json",

@@ -7,11 +7,12 @@ answered at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -134,11 +135,20 @@ def effective_flags(values: flags.FlagValues) -> str:
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def record_flags(values: flags.FlagValues, workdir: Path) -> None:
-    """Writes `WORKDIR/flags.txt`: --flagfile=flags.txt repeats the run."""
+@contextlib.contextmanager
+def recorded_flags(values: flags.FlagValues, workdir: Path) -> Iterator[None]:
+    """Writes `WORKDIR/flags.txt`: --flagfile=flags.txt repeats the run.
+
+    Flags that are there already stay until the block has ended well: they are
+    those of the results, which the block may refuse to continue.
+    """
     from data.files import write_text  # It imports TensorFlow.
 
-    write_text(workdir / "flags.txt", effective_flags(values))
+    path = workdir / "flags.txt"
+    if not path.exists():
+        write_text(path, effective_flags(values))
+    yield
+    write_text(path, effective_flags(values))
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

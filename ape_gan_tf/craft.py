@@ -55,13 +55,12 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "classifier", "output")
-    import attacks
     import models
     from ape_gan_tf.crafting import craft
 
-    attack = attacks.get(
+    attack = flag_groups.attack(
         values.attack,
-        **attacks.parse_params(values.attack_params),
+        values.attack_params,
         seed=values.seed,
         batch_size=values.batch_size,
         xla=values.xla,

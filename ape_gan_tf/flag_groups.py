@@ -10,6 +10,7 @@ from absl import flags
 from ape_gan_tf.command_line import UsageError
 
 if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
+    import attacks
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
@@ -314,6 +315,25 @@ def classifier_config(
     )
 
 
+def attack(name: str, params: str, **settings: Any) -> attacks.Attack:
+    """An attack of `--attack_params`, and of what other flags say.
+
+    Raises:
+        UsageError: `params` has what another flag says.
+        ValueError: The attack or a parameter is unknown, or does not fit.
+    """
+    import attacks
+
+    parsed = attacks.parse_params(params)
+    for each in settings:
+        if each in parsed:
+            flag = "epsilons" if each == "epsilon" else each
+            raise UsageError(
+                f"--attack_params must not have {each}, which --{flag} says"
+            )
+    return attacks.get(name, **parsed, **settings)
+
+
 def define_evaluation_flags(values: flags.FlagValues) -> None:
     """Which attacks a purifier is measured under."""
     flags.DEFINE_list(
@@ -355,14 +375,12 @@ def measurement(
     attack_params: str = "",
 ) -> Measurement:
     """What to measure, by these flags: each attack at each epsilon."""
-    import attacks
     from ape_gan_tf.measurement import Measurement
 
-    params = attacks.parse_params(attack_params)
     return Measurement(
         split=split,
         attacks=tuple(
-            attacks.get(name, **{**params, "epsilon": epsilon})
+            attack(name, attack_params, epsilon=epsilon)
             for name in values.attacks
             for epsilon in parse_epsilons(values.epsilons)
         ),

@@ -14,6 +14,7 @@ import data
 import models
 from ape_gan_tf import figures, report
 from ape_gan_tf.evaluation import (
+    THREAT_MODELS,
     BenignInput,
     Clean,
     GaussianNoise,
@@ -22,6 +23,7 @@ from ape_gan_tf.evaluation import (
     evaluate,
 )
 from ape_gan_tf.metrics import MetricsFile, Row
+from data.checks import check_one_of
 
 IMAGES_IN_FIGURE = 10
 
@@ -47,6 +49,10 @@ class Measurement:
     limit: int | None = None
     batch_size: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for threat in self.threat_models:
+            check_one_of(threat, THREAT_MODELS, "threat_models")
 
     @property
     def benign(self) -> list[BenignInput]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 import data
 import models
@@ -106,7 +106,7 @@ def purify_to_npy(
 def _open_npy(path: Path, image_shape: tuple[int, int, int]) -> Images:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"input {path} is no .npy file: {error}") from error
     if array.ndim != 4 or array.dtype != np.float32:
         raise ValueError(
@@ -151,7 +151,9 @@ def _read_image(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert(_MODES[channels]))
-    except UnidentifiedImageError as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not an image: {error}") from error
     pixels = pixels.reshape(*pixels.shape[:2], channels)
     _check_shape(path, pixels.shape, image_shape)

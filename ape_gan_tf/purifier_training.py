@@ -262,7 +262,8 @@ def train_purifier(
         NonFiniteLossError: A loss became NaN or infinite.
     """
     shape = adversarial_set.image_shape
-    count = limit or adversarial_set.count
+    whole = adversarial_set.count
+    count = min(limit or whole, whole)
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     claim(

@@ -59,6 +59,7 @@ class Run:
         Returns:
             The measured rows, as in `metrics.json`.
         """
+        self._check()
         classifier = self._target()
         adversarial_set = self._training_set(classifier)
         purifier = self._purifier(adversarial_set)
@@ -74,6 +75,19 @@ class Run:
         print(f"purifier: {self.workdir / 'purifier'}")
         return rows
 
+    def _check(self) -> None:
+        """Finds at once what would fail after hours of training."""
+        self.purifier.build_generator(self.dataset.image_shape)
+        self.dataset.batches(self.measurement.split, 1)
+        if isinstance(self.classifier, models.Classifier):
+            check_classes(self.classifier, self.dataset)
+        if self.adversarial_set is None:
+            count = self.dataset.count("train")
+        else:
+            count = self._given_set(self.adversarial_set).count
+        count = min(self.limit or count, count)
+        data.steps_per_epoch(count, self.purifier.batch_size)
+
     def _target(self) -> models.Classifier:
         if isinstance(self.classifier, ClassifierConfig):
             return train_classifier(
@@ -83,7 +97,6 @@ class Run:
                 self.classifier_settings,
                 limit=self.limit,
             )
-        check_classes(self.classifier, self.dataset)
         return self.classifier
 
     def _training_set(
@@ -98,10 +111,14 @@ class Run:
                 self.workdir / "adversarial" / "train",
                 limit=self.limit,
             )
+        return self._given_set(self.adversarial_set)
+
+    def _given_set(self, path: Path) -> data.AdversarialSet:
         return data.AdversarialSet.open(
-            self.adversarial_set,
+            path,
             expected={
                 "dataset": self.dataset.name,
+                "split": "train",
                 "image_shape": self.dataset.image_shape,
             },
         )

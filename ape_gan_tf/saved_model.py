@@ -43,9 +43,15 @@ def export(
         The path of the version.
 
     Raises:
-        ValueError: The version is there already, or sizes do not fit.
+        ValueError: The version is there already, sizes do not fit, or the
+            purifier is a plain function.
     """
     check_positive_integer(version, "version")
+    if purifier.identity is None:
+        raise ValueError(
+            f"purifier {purifier.name} is a function: only one from a Keras "
+            "model or a SavedModel can be exported"
+        )
     path = directory / str(version)
     if path.exists():
         raise ValueError(
@@ -65,7 +71,7 @@ def export(
             temporary,
             endpoints(purifier, classifier),
             purifier.image_shape,
-            identity=str(purifier.identity),
+            identity=purifier.identity,
             name=purifier.name,
             trackables=trackables,
         )

@@ -159,14 +159,11 @@ def purifier_config(values: flags.FlagValues) -> PurifierConfig:
 
 def build_run(values: flags.FlagValues) -> Run:
     """The run that these flags describe; a wrong value is found here."""
-    import attacks
     from ape_gan_tf.run import Run
 
     purifier = purifier_config(values)
-    attack = attacks.get(
-        values.attack,
-        **attacks.parse_params(values.attack_params),
-        seed=values.seed,
+    attack = flag_groups.attack(
+        values.attack, values.attack_params, seed=values.seed
     )
     measurement = flag_groups.measurement(
         values, split=values.eval_split, limit=values.eval_limit
@@ -209,8 +206,8 @@ def _path(text: str | None) -> Path | None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir", "classifier")
     run = build_run(values)
-    command_line.record_flags(values, run.workdir)
-    run.execute()
+    with command_line.recorded_flags(values, run.workdir):
+        run.execute()
 
 
 if __name__ == "__main__":

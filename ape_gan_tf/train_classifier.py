@@ -49,23 +49,24 @@ def main(values: flags.FlagValues) -> None:
     config = flag_groups.classifier_config(values, values.classifier)
     measurement = flag_groups.measurement(values, split=values.eval_split)
     dataset = flag_groups.load_dataset(values)
-    command_line.record_flags(values, workdir)
-    classifier = train_classifier(
-        config,
-        dataset,
-        workdir / "classifier",
-        flag_groups.loop_settings(
-            values, "training the classifier", values.xla
-        ),
-        limit=values.limit,
+    settings = flag_groups.loop_settings(
+        values, "training the classifier", values.xla
     )
-    measure(
-        workdir,
-        measurement.subject(dataset, classifier),
-        measurement,
-        title=f"Classifier {classifier.name}, {dataset.name}",
-        losses=workdir / "classifier_checkpoints" / "losses.csv",
-    )
+    with command_line.recorded_flags(values, workdir):
+        classifier = train_classifier(
+            config,
+            dataset,
+            workdir / "classifier",
+            settings,
+            limit=values.limit,
+        )
+        measure(
+            workdir,
+            measurement.subject(dataset, classifier),
+            measurement,
+            title=f"Classifier {classifier.name}, {dataset.name}",
+            losses=workdir / "classifier_checkpoints" / "losses.csv",
+        )
 
 
 if __name__ == "__main__":

@@ -8,20 +8,24 @@ import tensorflow as tf
 
 from ape_gan_tf.purifier_training import PurifierConfig, PurifierTrainer
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-TOTAL_STEPS = 4
+TOTAL_STEPS = 3
 
 
 @pytest.fixture
 def pytorch_step(benchmarks):
-    return importlib.import_module("pytorch_step")
+    # Beside other tests, PyTorch's threads wait for each other for seconds.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield importlib.import_module("pytorch_step")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def pairs():
     generator = np.random.default_rng(0)
-    clean = generator.random((8, 28, 28, 1), np.float32)
+    clean = generator.random((4, 28, 28, 1), np.float32)
     signs = generator.choice([-1, 1], clean.shape)
     adversarial = np.clip(clean + 0.3 * signs, 0, 1).astype(np.float32)
     return clean, adversarial
@@ -96,8 +100,6 @@ def test_the_moving_averages_move_alike(pytorch_step, pairs):
 def test_every_activation_is_in_the_layout_asked_for(
     pytorch_step, pairs, channels_last
 ):
-    import torch
-
     step = pytorch_step.PyTorchStep(
         PurifierConfig(), TOTAL_STEPS, channels_last=channels_last
     )
