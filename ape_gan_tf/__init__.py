@@ -11,7 +11,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-# name -> (module, name in the module)
+# name -> (module, name in the module). None may be called like a module of
+# this package: importing that one would take the name's place.
 _EXPORTS = {
     "AdversarialSet": ("data", "AdversarialSet"),
     "Classifier": ("models", "Classifier"),
@@ -23,8 +24,9 @@ _EXPORTS = {
     "export_purifier": ("ape_gan_tf.saved_model", "export"),
     "get_attack": ("attacks", "get"),
     "load_dataset": ("data", "load"),
-    "train_classifier": ("ape_gan_tf.classifier_training", "train_classifier"),
-    "train_purifier": ("ape_gan_tf.purifier_training", "train_purifier"),
+    "fit_classifier": ("ape_gan_tf.classifier_training", "train_classifier"),
+    "fit_purifier": ("ape_gan_tf.purifier_training", "train_purifier"),
+    "import_npy_pairs": ("data", "import_npy_pairs"),
 }
 
 __all__ = sorted(_EXPORTS)

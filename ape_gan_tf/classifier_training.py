@@ -13,8 +13,9 @@ import attacks
 import data
 import models
 from ape_gan_tf import optimizers
+from ape_gan_tf.choices import PRECISIONS, SCHEDULES
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
-from ape_gan_tf.workdir import claim
+from ape_gan_tf.workdir import claim, refuse_orphans
 from data.checks import (
     check_in_range,
     check_one_of,
@@ -60,8 +61,8 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         check_one_of(self.classifier, models.TARGETS, "classifier")
-        check_one_of(self.schedule, optimizers.SCHEDULES, "schedule")
-        check_one_of(self.precision, optimizers.PRECISIONS, "precision")
+        check_one_of(self.schedule, SCHEDULES, "schedule")
+        check_one_of(self.precision, PRECISIONS, "precision")
         for name in ("epochs", "batch_size"):
             check_positive_integer(getattr(self, name), name)
         check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
@@ -195,6 +196,7 @@ def train_classifier(
     whole = dataset.count("train")
     count = min(limit or whole, whole)
     checkpoints = directory.with_name(f"{directory.name}_checkpoints")
+    refuse_orphans(checkpoints / "config.json", [directory])
     claim(
         checkpoints / "config.json",
         {

@@ -61,7 +61,8 @@ def run(
     except KeyboardInterrupt:
         return _fail(
             name,
-            "interrupted; the same command continues where it stopped",
+            "interrupted; run the same command again to continue: "
+            "what is finished is kept",
             INTERRUPTED,
         )
     except Exception as error:
@@ -139,16 +140,19 @@ def effective_flags(values: flags.FlagValues) -> str:
 def recorded_flags(values: flags.FlagValues, workdir: Path) -> Iterator[None]:
     """Writes `WORKDIR/flags.txt`: --flagfile=flags.txt repeats the run.
 
+    Meanwhile no other run can write to the work directory.
+
     Flags that are there already stay until the block has ended well: they are
     those of the results, which the block may refuse to continue.
     """
-    from data.files import write_text  # It imports TensorFlow.
+    from data.files import exclusive, write_text  # They import TensorFlow.
 
     path = workdir / "flags.txt"
-    if not path.exists():
+    with exclusive(workdir / ".lock"):
+        if not path.exists():
+            write_text(path, effective_flags(values))
+        yield
         write_text(path, effective_flags(values))
-    yield
-    write_text(path, effective_flags(values))
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

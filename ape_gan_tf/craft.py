@@ -57,6 +57,7 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "classifier", "output")
     import models
     from ape_gan_tf.crafting import craft
+    from data.files import exclusive
 
     attack = flag_groups.attack(
         values.attack,
@@ -71,15 +72,17 @@ def main(values: flags.FlagValues) -> None:
     )
     if values.purifier:
         classifier = classifier.behind(models.Purifier.load(values.purifier))
-    adversarial_set = craft(
-        attack,
-        classifier,
-        dataset,
-        values.split,
-        Path(values.output),
-        limit=values.limit,
-        shard_size=values.shard_size,
-    )
+    output = Path(values.output)
+    with exclusive(output.with_name(f".{output.name}.lock")):
+        adversarial_set = craft(
+            attack,
+            classifier,
+            dataset,
+            values.split,
+            output,
+            limit=values.limit,
+            shard_size=values.shard_size,
+        )
     print(f"{adversarial_set.path}:")
     for name, value in adversarial_set.statistics().items():
         shown = "-" if value is None else f"{value:.6g}"

@@ -2,7 +2,7 @@
 
     python -m ape_gan_tf.evaluate --classifier=DIR/classifier \
         --purifier=DIR/purifier.keras --dataset=mnist --epsilons=0.1,0.3 \
-        --threat_models=oblivious,white_box --workdir=DIR
+        --threat_models=oblivious,white_box --workdir=DIR/measured
 
 measures clean images, Gaussian noise, and each attack at each epsilon, or a
 stored set with `--adversarial_set=PATH`. Leaves metrics.json, report.md and
@@ -53,8 +53,10 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir", "classifier")
     import models
+    from ape_gan_tf.measurement import measure
 
     workdir = Path(values.workdir)
+    _refuse_training_run(workdir)
     measurement = flag_groups.measurement(
         values,
         split=values.split,
@@ -70,12 +72,21 @@ def main(values: flags.FlagValues) -> None:
         models.Purifier.load(values.purifier) if values.purifier else None
     )
     subject = measurement.subject(dataset, classifier, purifier)
-    if values.adversarial_set:
-        _evaluate_set(subject, Path(values.adversarial_set), workdir)
-        return
-    from ape_gan_tf.measurement import measure
+    with command_line.recorded_flags(values, workdir):
+        if values.adversarial_set:
+            _evaluate_set(subject, Path(values.adversarial_set), workdir)
+        else:
+            measure(workdir, subject, measurement, title=_title(subject))
 
-    measure(workdir, subject, measurement, title=_title(subject))
+
+def _refuse_training_run(workdir: Path) -> None:
+    """Its report, figures and flags would be written over."""
+    for name in ("checkpoints", "classifier_checkpoints"):
+        if (workdir / name).exists():
+            raise command_line.UsageError(
+                f"--workdir {workdir} is that of a training run; name one of "
+                f"its own, such as {workdir / 'measured'}"
+            )
 
 
 def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
@@ -89,9 +100,12 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     )
     metrics = MetricsFile(workdir / "metrics.json")
     row = evaluate_set(subject, adversarial_set, metrics)
-    report.write_report(
-        workdir / "report.md", metrics.rows, title=_title(subject)
-    )
+    rows = [
+        each
+        for each in metrics.rows
+        if (each.classifier, each.purifier) == (row.classifier, row.purifier)
+    ]
+    report.write_report(workdir / "report.md", rows, title=_title(subject))
     print(report.table([row]))
 
 

@@ -204,7 +204,8 @@ def evaluate_set(
 
     Returns:
         The row. Its threat model is `transfer` where the set was crafted on
-        another classifier, or through another purifier.
+        another classifier, or through another purifier. In a white-box row
+        `target_error` is None: the set does not attack the bare classifier.
     """
     provenance = adversarial_set.provenance
     is_own = _is_own(subject, provenance)
@@ -219,11 +220,20 @@ def evaluate_set(
         count=min(
             subject.limit or adversarial_set.count, adversarial_set.count
         ),
-        crafted_on=provenance.classifier_fingerprint,
+        crafted_on=_crafted_on(provenance),
         seed=provenance.seed,
     )
     batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
     return _measure(subject, row, batches, [_stored], metrics)
+
+
+def _crafted_on(provenance: data.Provenance) -> str:
+    """The fingerprint of what was attacked, purifier and all."""
+    if not provenance.purifier_fingerprint:
+        return provenance.classifier_fingerprint
+    return models.defended_fingerprint(
+        provenance.classifier_fingerprint, provenance.purifier_fingerprint
+    )
 
 
 def _is_own(subject: Subject, provenance: data.Provenance) -> bool:
@@ -309,7 +319,10 @@ def _measure(
                 counter.add(images[-1], batch["labels"])
             progress.update(int(batch["labels"].shape[0]))
     has_top_5 = subject.classifier.num_classes == TOP_5_CLASSES
-    row = dataclasses.replace(row, **_errors(counters, has_top_5))
+    errors = _errors(counters, has_top_5)
+    if row.threat_model == "white_box" and perturbs == [_stored]:
+        errors = {k: v for k, v in errors.items() if "purified" in k}
+    row = dataclasses.replace(row, **errors)
     metrics.add(row)
     return row
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from ape_gan_tf.choices import PRECISIONS, SCHEDULES, TARGETS
 from ape_gan_tf.command_line import UsageError
 
 if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
@@ -17,12 +18,9 @@ if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
     from ape_gan_tf.measurement import Measurement
     from ape_gan_tf.training_loop import LoopSettings
 
-PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
-SCHEDULES = ["constant", "cosine"]
-
 
 def define_run_flags(values: flags.FlagValues) -> None:
-    """`--workdir`, `--seed`, `--batch_size`."""
+    """`--workdir` and `--seed`."""
     flags.DEFINE_string(
         "workdir", None, "Folder that holds all of the run.", flag_values=values
     )
@@ -122,7 +120,11 @@ def define_classifier_flags(
         "classifier",
         default,
         "A .keras file or a SavedModel directory"
-        + (", or A, B, C or D, which is trained first." if zoo else "."),
+        + (
+            ", or one of " + ", ".join(TARGETS) + ", which is trained first."
+            if zoo
+            else "."
+        ),
         flag_values=values,
     )
     flags.DEFINE_enum(

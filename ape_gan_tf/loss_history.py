@@ -49,3 +49,11 @@ def read_losses(path: Path) -> dict[str, np.ndarray]:
         header, *rows = csv.reader(file)
     values = np.array(rows, dtype=np.float64).reshape(-1, len(header))
     return dict(zip(header, values.T, strict=True))
+
+
+def last_step(path: Path) -> int:
+    """The last step in a loss history, 0 where there is none."""
+    if not path.exists():
+        return 0
+    steps = read_losses(path)["step"]
+    return int(steps[-1]) if len(steps) else 0

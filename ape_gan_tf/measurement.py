@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def measure(
     *,
     title: str,
     losses: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Writes `metrics.json`, `report.md` and the figures, prints the table.
 
@@ -94,6 +96,7 @@ def measure(
         measurement: What to measure.
         title: Of the report.
         losses: A loss history to draw.
+        notes: What else the report shall say of where the figures come from.
 
     Returns:
         The rows asked for, measured now or before.
@@ -117,7 +120,7 @@ def measure(
         rows,
         title=title,
         figures=pictures,
-        provenance=provenance(subject),
+        provenance={**(notes or {}), **provenance(subject)},
     )
     print(report.table(rows))
     print(f"report: {workdir / 'report.md'}")

@@ -8,10 +8,8 @@ from typing import Any
 
 import keras
 
+from ape_gan_tf.choices import SCHEDULES
 from data.checks import check_one_of
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "cosine")
 
 
 @contextlib.contextmanager

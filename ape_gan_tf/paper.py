@@ -43,7 +43,7 @@ def errors(row: Row) -> tuple[float, float] | None:
         return None
     if row.input == "fgsm" and row.params.get("epsilon_min") is None:
         by_epsilon = _TABLE_3.get(row.dataset, {})
-        return by_epsilon.get(round(row.params["epsilon"], 6))
+        return by_epsilon.get(round(row.params.get("epsilon", 0.0), 6))
     if row.params.get("variance", _VARIANCE) != _VARIANCE:
         return None
     return _TABLE_2.get(row.dataset, {}).get(row.input)

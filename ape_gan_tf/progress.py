@@ -8,14 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+SECONDS_TO_FIRST_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
     """Counts towards `total` on standard error, with the time that is left.
 
-    A terminal gets a tqdm bar. A log file gets a line at the start, one every
-    half a minute and one at the end: a bar would fill it.
+    A terminal gets a tqdm bar. A log file gets a line after five seconds, one
+    every half a minute and one at the end: a bar would fill it.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class Progress:
         self._description, self._unit = description, unit
         self._total, self._initial = total, initial
         self._done = initial
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
+        self._next_line = self._started + SECONDS_TO_FIRST_LINE
         if not self._is_terminal and initial:
             self._print(f"continues at {initial:,} of {total:,} {unit}")
 
@@ -44,7 +46,7 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
         elif self._is_line_due():
-            self._last_line = time.monotonic()
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._print(self._line(note))
 
     def close(self) -> None:
@@ -63,7 +65,7 @@ class Progress:
         self.close()
 
     def _is_line_due(self) -> bool:
-        return time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        return time.monotonic() > self._next_line
 
     def _line(self, note: str) -> str:
         seconds = time.monotonic() - self._started

@@ -13,6 +13,7 @@ import data
 import models
 from ape_gan_tf.progress import Progress
 from data.files import write_text, written_whole
+from data.image_folder import refuse_deep_pixels
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 _MODES = {1: "L", 3: "RGB"}  # Pillow's name of so many channels.
@@ -83,24 +84,28 @@ def purify_to_npy(
         ValueError: An image does not fit.
     """
 
-    shape = (images.count, *purifier.image_shape)
-    with (
-        written_whole(output) as temporary,
-        Progress("purifying", images.count, "images") as progress,
-    ):
-        purified = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=shape
-        )
-        done = 0
-        for batch in images.batches(batch_size):
-            outputs = purifier.predict(batch, batch_size)
-            purified[done : done + len(batch)] = outputs
-            done += len(batch)
-            progress.update(len(batch))
-        purified.flush()
     if images.names:
         names = "".join(f"{name}\n" for name in images.names)
-        write_text(output.with_suffix(".txt"), names)
+        write_text(names_file(output), names)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+        "fortran_order": False,
+        "shape": (images.count, *purifier.image_shape),
+    }
+    with (
+        written_whole(output) as temporary,
+        temporary.open("wb") as file,
+        Progress("purifying", images.count, "images") as progress,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in images.batches(batch_size):
+            file.write(purifier.predict(batch, batch_size).tobytes())
+            progress.update(len(batch))
+
+
+def names_file(output: Path) -> Path:
+    """Where the names of purified image files go: beside the .npy file."""
+    return output.with_suffix(".txt")
 
 
 def _open_npy(path: Path, image_shape: tuple[int, int, int]) -> Images:
@@ -150,6 +155,7 @@ def _read_image(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
         )
     try:
         with Image.open(path) as image:
+            refuse_deep_pixels(image)
             pixels = np.asarray(image.convert(_MODES[channels]))
     except (FileNotFoundError, PermissionError):
         raise

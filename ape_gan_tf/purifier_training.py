@@ -13,6 +13,7 @@ import tensorflow as tf
 import data
 import models
 from ape_gan_tf import losses, optimizers
+from ape_gan_tf.choices import PRECISIONS, SCHEDULES
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
@@ -68,12 +69,13 @@ class PurifierConfig:
     def __post_init__(self) -> None:
         check_one_of(self.generator, models.GENERATORS, "generator")
         check_one_of(self.content_loss, losses.CONTENT_LOSSES, "content_loss")
-        check_one_of(self.schedule, optimizers.SCHEDULES, "schedule")
-        check_one_of(self.precision, optimizers.PRECISIONS, "precision")
+        check_one_of(self.schedule, SCHEDULES, "schedule")
+        check_one_of(self.precision, PRECISIONS, "precision")
         for name in ("epochs", "batch_size", "generator_steps"):
             check_positive_integer(getattr(self, name), name)
         check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
-        check_in_range(self.adam_beta1, 0.0, 1.0, "adam_beta1")
+        # At 1 Adam divides by zero.
+        check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
         for name in ("content_weight", "adversarial_weight"):
             check_in_range(getattr(self, name), 0.0, 1e6, name)
 

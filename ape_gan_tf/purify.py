@@ -42,13 +42,14 @@ def main(values: flags.FlagValues) -> None:
         raise command_line.UsageError(
             f"--output must end in .npy, got {output}"
         )
-    if output.exists() and not values.overwrite:
-        raise command_line.UsageError(
-            f"{output} exists: name another --output, or add --overwrite"
-        )
     import models
-    from ape_gan_tf.purification import open_images, purify_to_npy
+    from ape_gan_tf.purification import names_file, open_images, purify_to_npy
 
+    for path in (output, names_file(output)):
+        if path.exists() and not values.overwrite:
+            raise command_line.UsageError(
+                f"{path} exists: name another --output, or add --overwrite"
+            )
     purifier = models.Purifier.load(values.purifier)
     images = open_images(Path(values.input), purifier.image_shape)
     purify_to_npy(purifier, images, output, values.batch_size)

@@ -62,7 +62,8 @@ def write_report(
         paper.REMARKS[name]
         for name in sorted({row.dataset for row in rows if paper.errors(row)})
     ]
-    if not any(row.threat_model == "white_box" for row in rows):
+    is_defended = any(row.purifier is not None for row in rows)
+    if is_defended and not any(r.threat_model == "white_box" for r in rows):
         parts.append(OBLIVIOUS_WARNING)
     parts += [
         f"![{caption}]({os.path.relpath(file, path.parent)})\n\n{caption}"

@@ -20,6 +20,7 @@ from ape_gan_tf.metrics import Row
 from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
+from ape_gan_tf.workdir import refuse_orphans
 from data.files import written_whole
 
 IMAGES_IN_SUMMARY = 8
@@ -71,6 +72,7 @@ class Run:
             title=f"{purifier.name} before {classifier.name}, "
             f"{self.dataset.name}",
             losses=self.workdir / "checkpoints" / "losses.csv",
+            notes={"trained on": _describe(adversarial_set, self.limit)},
         )
         print(f"purifier: {self.workdir / 'purifier'}")
         return rows
@@ -127,6 +129,9 @@ class Run:
         self, adversarial_set: data.AdversarialSet
     ) -> models.Purifier:
         checkpoints = self.workdir / "checkpoints"
+        path = self.workdir / "purifier.keras"
+        products = [path, self.workdir / "purifier"]
+        refuse_orphans(checkpoints / "config.json", products)
         sample = next(iter(adversarial_set.batches(IMAGES_IN_SUMMARY)))
         purifier = train_purifier(
             self.purifier,
@@ -141,7 +146,6 @@ class Run:
                 sample["adversarial"].numpy(),
             ),
         )
-        path = self.workdir / "purifier.keras"
         if purifier.keras_model is not None and not path.exists():
             with written_whole(path) as temporary:
                 purifier.keras_model.save(temporary)
@@ -151,3 +155,11 @@ class Run:
         directory = self.workdir / "purifier"
         if not (directory / "1").exists():
             saved_model.export(purifier, directory)
+
+
+def _describe(pairs: data.AdversarialSet, limit: int | None) -> str:
+    """What a purifier was trained on, for people."""
+    used = min(limit or pairs.count, pairs.count)
+    made = pairs.provenance
+    params = ", ".join(f"{k} {v}" for k, v in made.params.items())
+    return f"{used:,} pairs of {made.dataset}, {made.attack} ({params})"

@@ -7,14 +7,16 @@ the events should have to.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
 
 import models
-from ape_gan_tf.loss_history import read_losses
+from ape_gan_tf.loss_history import last_step, read_losses
 
 
 class TrainingSummaries:
@@ -34,10 +36,11 @@ class TrainingSummaries:
         clean: np.ndarray,
         adversarial: np.ndarray,
     ) -> None:
-        self._writer = tf.summary.create_file_writer(str(directory))
+        self._directory = str(directory)
         self._losses_csv = losses_csv
         self._clean, self._adversarial = clean, adversarial
-        self._written = 0
+        # What an earlier process wrote is not written again.
+        self._written = last_step(losses_csv)
 
     def __call__(self, step: int, purifier: models.Purifier) -> None:
         """Writes what is new since the last call."""
@@ -47,6 +50,11 @@ class TrainingSummaries:
                 "clean_adversarial_purified", self._grid(purifier), step
             )
         self._writer.flush()
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        """Made when there is something to write: it makes a file."""
+        return tf.summary.create_file_writer(self._directory)
 
     def _write_losses(self) -> None:
         columns = read_losses(self._losses_csv)

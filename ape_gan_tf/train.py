@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf.choices import GENERATORS, SCHEDULES, TARGETS
 
 if TYPE_CHECKING:
     import data
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from ape_gan_tf.classifier_training import ClassifierConfig
     from ape_gan_tf.purifier_training import PurifierConfig
     from ape_gan_tf.run import Run
-
-ZOO = ("A", "B", "C", "D")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -82,7 +81,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "generator",
         "ape_gan_m",
-        ["ape_gan_m", "ape_gan_c", "ape_gan_i"],
+        GENERATORS,
         "Networks of Table 6.",
         flag_values=values,
     )
@@ -99,7 +98,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "schedule",
         "constant",
-        flag_groups.SCHEDULES,
+        SCHEDULES,
         "Of the learning rate.",
         flag_values=values,
     )
@@ -190,13 +189,17 @@ def build_run(values: flags.FlagValues) -> Run:
 def _classifier(
     values: flags.FlagValues, dataset: data.Dataset
 ) -> models.Classifier | ClassifierConfig:
-    if values.classifier in ZOO:
+    if values.classifier in TARGETS:
         return flag_groups.classifier_config(
             values, values.classifier, prefix="classifier_"
         )
-    return flag_groups.load_classifier(
-        values, Path(values.classifier), dataset.image_shape
-    )
+    path = Path(values.classifier)
+    if not path.exists():
+        raise command_line.UsageError(
+            f"--classifier must be {', '.join(TARGETS)} or the path of a "
+            f"model, but there is nothing at {path}"
+        )
+    return flag_groups.load_classifier(values, path, dataset.image_shape)
 
 
 def _path(text: str | None) -> Path | None:

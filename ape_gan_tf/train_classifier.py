@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf.choices import TARGETS
+
+if TYPE_CHECKING:
+    import data
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "classifier",
         "C",
-        ["A", "B", "C", "D"],
+        TARGETS,
         "Which of Table 5.",
         flag_values=values,
     )
@@ -66,7 +71,16 @@ def main(values: flags.FlagValues) -> None:
             measurement,
             title=f"Classifier {classifier.name}, {dataset.name}",
             losses=workdir / "classifier_checkpoints" / "losses.csv",
+            notes={
+                "trained on": f"{_used(dataset, values.limit):,} images of "
+                f"{dataset.name}"
+            },
         )
+
+
+def _used(dataset: data.Dataset, limit: int | None) -> int:
+    count = dataset.count("train")
+    return min(limit or count, count)
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How to run, which has no influence on the result.
+    """How to run: of influence on rounding at most, not on what is trained.
 
     Attributes:
-        checkpoint_every: Steps between checkpoints, rounded up to whole calls.
-        xla: Compile the step with XLA.
+        checkpoint_every: Steps between checkpoints.
+        xla: Compile the step with XLA, which rounds differently.
         description: Stands before the progress.
     """
 

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.files import read_json, write_json
+
+
+def refuse_orphans(path: Path, products: Sequence[Path]) -> None:
+    """Refuses to take over what a stage made when its configuration is gone.
+
+    Args:
+        path: The JSON file of `claim`.
+        products: What the stage makes.
+
+    Raises:
+        ValueError: There is a product and no JSON file.
+    """
+    orphans = [str(product) for product in products if product.exists()]
+    if orphans and not path.exists():
+        raise ValueError(
+            f"{' and '.join(orphans)} exist without {path}, which would say "
+            "how they were made: use another --workdir, or remove them"
+        )
 
 
 def claim(path: Path, config: dict[str, Any]) -> None:
@@ -36,7 +55,7 @@ def claim(path: Path, config: dict[str, Any]) -> None:
         )
         raise ValueError(
             f"{path.parent} holds work of another configuration "
-            f"({differences}): use another --workdir, or remove that folder"
+            f"({differences}): use another --workdir"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -46,6 +47,30 @@ def written_whole(
         _sync(path.parent)
     finally:
         remove(temporary)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds a lock file, so that two runs do not write to one place.
+
+    The lock goes with the process, however that ends; the file stays.
+
+    Args:
+        path: The lock file.
+
+    Raises:
+        RuntimeError: Another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(
+                f"another run is writing to {path.parent}: wait for it, or "
+                "choose another place"
+            ) from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

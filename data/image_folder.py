@@ -11,6 +11,7 @@ one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 
@@ -106,8 +107,7 @@ def read_image(path: str, image_size: int) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if image.mode in _DEEP_MODES:
-                raise ValueError(f"more than 8 bits a pixel ({image.mode})")
+            refuse_deep_pixels(image)
             pixels = image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
@@ -115,6 +115,12 @@ def read_image(path: str, image_size: int) -> np.ndarray:
             f"but it cannot be decoded: {error}"
         ) from error
     return np.asarray(_square(pixels, image_size))
+
+
+def refuse_deep_pixels(image: Image.Image) -> None:
+    """Raises ValueError for more than 8 bits: Pillow would clip them."""
+    if image.mode in _DEEP_MODES:
+        raise ValueError(f"more than 8 bits a pixel ({image.mode})")
 
 
 def load_image_folder(
@@ -132,6 +138,10 @@ def load_image_folder(
         image_size: side of the square images.
         validation_count: how many of the training images to hold out; default
             a tenth.
+
+    Returns:
+        The dataset. Its name is `image_folder-` and a digest of the files'
+        names, so that results of two folders are not taken for one another.
 
     Raises:
         FileNotFoundError: if a folder is not there or holds no images.
@@ -152,11 +162,28 @@ def load_image_folder(
         for name, files in parts.items()
     }
     return Dataset(
-        name="image_folder",
+        name=f"image_folder-{_digest(parts, folder, image_size)}",
         image_shape=(image_size, image_size, 3),
         class_names=class_names,
         splits=splits,
     )
+
+
+def _digest(
+    parts: dict[str, list[tuple[str, int]]],
+    folder: pathlib.Path,
+    image_size: int,
+) -> str:
+    """Tells one folder's dataset from another's, in results and stored sets.
+
+    It depends on the files' names and splits, not on where the folder is.
+    """
+    digest = hashlib.sha256(str(image_size).encode())
+    for part, files in sorted(parts.items()):
+        for path, label in files:
+            name = os.path.relpath(path, folder)
+            digest.update(f"\n{part} {name} {label}".encode())
+    return digest.hexdigest()[:8]
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

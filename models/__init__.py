@@ -2,6 +2,7 @@
 
 from models.ape_gan import GENERATORS, discriminator, generator
 from models.classifier import Classifier
+from models.fingerprint import defended as defended_fingerprint
 from models.purifier import Purifier
 from models.targets import TARGETS, target
 
@@ -10,6 +11,7 @@ __all__ = (
     "TARGETS",
     "Classifier",
     "Purifier",
+    "defended_fingerprint",
     "discriminator",
     "generator",
     "target",

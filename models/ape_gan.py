@@ -30,9 +30,7 @@ _DISCRIMINATORS = {
 }
 
 _ACTIVATIONS = {
-    "leaky_relu": functools.partial(
-        keras.layers.LeakyReLU, negative_slope=0.2
-    ),
+    "leaky_relu": functools.partial(keras.layers.LeakyReLU, negative_slope=0.2),
     "relu": keras.layers.ReLU,
 }
 _HALVING: dict[str, Any] = {"strides": 2, "padding": "same"}
@@ -82,9 +80,7 @@ def generator(
         ValueError: If an argument is unknown or does not fit.
     """
     checks.check_one_of(name, GENERATORS, "name")
-    checks.check_one_of(
-        decoder_activation, _ACTIVATIONS, "decoder_activation"
-    )
+    checks.check_one_of(decoder_activation, _ACTIVATIONS, "decoder_activation")
     checks.check_one_of(output, OUTPUTS, "output")
     _check_layers(kernel_size, batch_norm_momentum)
     height, width, channels = shapes.check_image_shape(image_shape)
@@ -221,9 +217,7 @@ def _block(layer, momentum, activation="leaky_relu"):
                 momentum=momentum, name=f"{layer.name}_batch_norm"
             )
         )
-    layers.append(
-        _ACTIVATIONS[activation](name=f"{layer.name}_{activation}")
-    )
+    layers.append(_ACTIVATIONS[activation](name=f"{layer.name}_{activation}"))
 
     def apply(features):
         for each in layers:

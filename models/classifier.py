@@ -272,7 +272,8 @@ def _fit(source, image_shape, resize):
     if not resize:
         raise ValueError(
             f"image_shape must be {inner}, the shape of model {source.name}, "
-            f"got {outer}; pass resize=True to resize inside the classifier"
+            f"got {outer}; pass resize=True (on the command line "
+            "--classifier_resize) to resize inside the classifier"
         )
     return outer, inner[:2]
 
@@ -353,7 +354,7 @@ def _behind(base, defence):
 
     def digest():
         own = getattr(defence, "fingerprint", unknown)
-        return fingerprint.combine("behind", base.fingerprint, own)
+        return fingerprint.defended(base.fingerprint, own)
 
     source = network.Network(
         function=lambda images: base(defence(images)),

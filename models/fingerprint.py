@@ -13,6 +13,16 @@ def combine(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def defended(classifier: str, purifier: str) -> str:
+    """Returns the fingerprint of a classifier behind a purifier.
+
+    Args:
+        classifier: The fingerprint of the classifier alone.
+        purifier: That of the purifier.
+    """
+    return combine("behind", classifier, purifier)
+
+
 def of_weights(weights: Iterable[np.ndarray]) -> str:
     """Returns a digest of arrays that does not depend on their order.
 

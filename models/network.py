@@ -61,7 +61,11 @@ class ImageNetwork:
         self._network = network
         self._output_shape = tuple(output_shape)
         spec = tf.TensorSpec((None, *network.image_shape), tf.float32)
-        self._compiled = tf.function(self.__call__, input_signature=[spec])
+        # A partial: TensorFlow counts the traces of one piece of code, and
+        # would warn of the fifth network's.
+        self._compiled = tf.function(
+            functools.partial(self.__call__), input_signature=[spec]
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

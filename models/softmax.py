@@ -60,9 +60,7 @@ def _copy_without(last, model):
             return _linear(layer)
         return layer.__class__.from_config(layer.get_config())
 
-    copy = keras.models.clone_model(
-        model, clone_function=clone, recursive=True
-    )
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 

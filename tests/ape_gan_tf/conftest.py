@@ -12,14 +12,14 @@ import pytest
 import data
 from ape_gan_tf import command_line
 
-# 15 epochs of 4 steps: long enough that a test can kill it on the way.
+# 12 and 6 epochs of 4 steps: long enough to be killed on the way.
 TINY_FLAGS = (
     "--limit=64",
     "--eval_limit=32",
-    "--classifier_epochs=15",
+    "--classifier_epochs=12",
     "--classifier_batch_size=16",
     "--attack_params=epsilon=0.4,epsilon_min=0",
-    "--epochs=8",
+    "--epochs=6",
     "--batch_size=16",
     "--learning_rate=1e-3",
     "--schedule=cosine",

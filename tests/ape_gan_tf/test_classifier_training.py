@@ -100,7 +100,7 @@ def test_poisoned_weights_stop_the_training(tmp_path, digits):
 
 
 def test_a_finished_classifier_is_loaded(tiny_run, digits):
-    config = ClassifierConfig(epochs=15, batch_size=16, seed=1)
+    config = ClassifierConfig(epochs=12, batch_size=16, seed=1)
     losses = tiny_run.workdir / "classifier_checkpoints" / "losses.csv"
     before = losses.stat().st_mtime_ns
     classifier = train_classifier(
@@ -115,7 +115,7 @@ def test_a_finished_classifier_is_loaded(tiny_run, digits):
 
 
 def test_another_configuration_is_refused(tiny_run, digits):
-    config = ClassifierConfig(epochs=15, batch_size=16, seed=1, shift=0)
+    config = ClassifierConfig(epochs=12, batch_size=16, seed=1, shift=0)
     with pytest.raises(
         ValueError, match=r"shift was 2, now 0; training_images was 64, now 32"
     ):

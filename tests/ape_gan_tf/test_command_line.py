@@ -68,9 +68,7 @@ def test_a_later_flagfile_wins_over_an_earlier_one(flagfile, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist.flags", "flags/mnist.flags"])
-def test_a_shipped_flagfile_is_found_from_anywhere(
-    tmp_path, monkeypatch, name
-):
+def test_a_shipped_flagfile_is_found_from_anywhere(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     values = parsed(f"--flagfile={name}", define_flags=train.define_flags)
     assert values.dataset == "mnist"
@@ -138,7 +136,9 @@ def test_effective_flags_repeat_the_run(tmp_path):
     words = ["--epochs=5", "--epsilons=0.2,8/255", "--noflip", "--workdir=/x"]
     values = parsed(*words)
     text = command_line.effective_flags(values)
-    assert text == "--dataset=digits\n--epochs=5\n--epsilons=0.2,8/255\n--noflip\n"
+    assert (
+        text == "--dataset=digits\n--epochs=5\n--epsilons=0.2,8/255\n--noflip\n"
+    )
     (tmp_path / "flags.txt").write_text(text)
     again = parsed(f"--flagfile={tmp_path / 'flags.txt'}")
     assert command_line.effective_flags(again) == text
@@ -189,7 +189,11 @@ def test_an_unknown_flag_in_a_flagfile_is_found_too(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("what is wrong"), OSError("what is wrong"), RuntimeError("what is wrong")],
+    [
+        ValueError("what is wrong"),
+        OSError("what is wrong"),
+        RuntimeError("what is wrong"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_expected_error_is_one_line_and_one(capsys, error):
@@ -241,5 +245,3 @@ def test_an_error_out_of_a_data_pipeline_is_its_own_message(capsys, tmp_path):
 
     assert run(main) == 1
     assert capsys.readouterr().err == f"prog: {tmp_path}: picture 0 is broken\n"
-
-

@@ -268,7 +268,7 @@ def test_what_is_measured_already_is_not_measured_again(subject, metrics):
 def test_an_unknown_threat_model_lists_the_known_ones(subject, metrics):
     with pytest.raises(
         ValueError,
-        match="threat_models must be one of oblivious, white_box, got 'whitebox'",
+        match="threat_models must be one of oblivious, white_box, got 'white",
     ):
         evaluate(subject, [], [], ["whitebox"], metrics)
 

@@ -32,7 +32,8 @@ def test_rows_are_appended_behind_those_that_are_there(history, path):
 
 
 @pytest.mark.parametrize(
-    ("step", "kept"), [(0, []), (5, [5]), (9, [5]), (10, [5, 10]), (99, [5, 10])]
+    ("step", "kept"),
+    [(0, []), (5, [5]), (9, [5]), (10, [5, 10]), (99, [5, 10])],
 )
 def test_rows_past_a_step_are_dropped(history, path, step, kept):
     history.truncate(step)

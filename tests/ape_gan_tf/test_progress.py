@@ -29,7 +29,7 @@ def test_work_that_continues_says_where(capsys):
 
 
 def test_long_work_gives_lines_with_the_time_that_is_left(capsys, monkeypatch):
-    clock = iter([0.0, 20.0, 40.0, 40.0, 40.0, 50.0])
+    clock = iter([0.0, 4.0, 40.0, 40.0, 40.0, 50.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with Progress("training", 100, "steps", 20) as bar:
         bar.update(20)

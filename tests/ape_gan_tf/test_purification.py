@@ -67,7 +67,9 @@ def test_an_array_is_purified(purify, tmp_path, capsys, batch_size):
     assert not (tmp_path / "purified.txt").exists()
 
 
-def test_a_set_is_purified_where_it_is_adversarial(purify, tmp_path, make_pairs):
+def test_a_set_is_purified_where_it_is_adversarial(
+    purify, tmp_path, make_pairs
+):
     pairs = make_pairs(tmp_path / "set", count=9, shape=SHAPE)
     assert purify(tmp_path / "set.h5") == 0
     adversarial = next(iter(pairs.batches(9)))["adversarial"].numpy()

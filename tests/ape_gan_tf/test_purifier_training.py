@@ -40,8 +40,7 @@ def weights_of(model):
 
 def has_changed(before, after):
     return [
-        bool((old != new).any())
-        for old, new in zip(before, after, strict=True)
+        bool((old != new).any()) for old, new in zip(before, after, strict=True)
     ]
 
 
@@ -182,9 +181,7 @@ def test_another_configuration_or_set_is_refused(tmp_path, make_pairs):
     poisoned = LoopSettings(checkpoint_every=1)
     claimed = {"settings": poisoned, "directory": checkpoints}
     with pytest.raises(KeyError):  # It stops behind the claim, untrained.
-        train_purifier(
-            config, _Failing(pairs), on_checkpoint=None, **claimed
-        )
+        train_purifier(config, _Failing(pairs), on_checkpoint=None, **claimed)
     changed = dataclasses.replace(config, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"learning_rate was 0.0002, now 0.1"):
         train_purifier(changed, pairs, **claimed)
@@ -208,7 +205,9 @@ class _Failing:
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
     pairs = make_pairs(tmp_path / "pairs", count=8)
-    with pytest.raises(ValueError, match="batch_size must be at most .* 8, got"):
+    with pytest.raises(
+        ValueError, match="batch_size must be at most .* 8, got"
+    ):
         train_purifier(PurifierConfig(), pairs, tmp_path / "c", LoopSettings())
     assert not (tmp_path / "c").exists()
 

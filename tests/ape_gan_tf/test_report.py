@@ -75,7 +75,8 @@ def test_the_table_has_the_papers_columns_where_there_are_any():
         "| paper: classifier | paper: purified |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
         "| clean | benign | 10,000 | 0.56 | 0.62 | 0.8 | 1.2 |",
-        "| fgsm, epsilon 0.3 | oblivious | 10,000 | 94.67 | 2.25 | 96.3 | 2.8 |",
+        "| fgsm, epsilon 0.3 | oblivious | 10,000 | 94.67 | 2.25 "
+        "| 96.3 | 2.8 |",
         "| fgsm, epsilon 0.3 | white-box | 10,000 | 94.67 | 100.00 |  |  |",
         "| fgsm, epsilon 0.3 | oblivious | 10,000 | 94.67 | - | 96.3 | 2.8 |",
     ]

@@ -207,7 +207,9 @@ def test_a_function_cannot_be_exported(tmp_path):
     function = models.Purifier.from_callable(
         tf.identity, image_shape=SHAPE, fingerprint="function"
     )
-    with pytest.raises(ValueError, match="is a function: only one from a Keras"):
+    with pytest.raises(
+        ValueError, match="is a function: only one from a Keras"
+    ):
         saved_model.export(function, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

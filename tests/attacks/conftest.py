@@ -30,7 +30,9 @@ class Linear:
 
     def __post_init__(self):
         generator = np.random.default_rng(zlib.crc32(repr(self.shape).encode()))
-        self.weights = generator.normal(size=(int(np.prod(self.shape)), CLASSES))
+        self.weights = generator.normal(
+            size=(int(np.prod(self.shape)), CLASSES)
+        )
         self.weights = self.weights.astype(np.float32)
         self.biases = np.array([0.25, -0.5, 0.125], np.float32)
 

@@ -159,7 +159,10 @@ def test_another_seed_or_index_gives_another_epsilon(classifier, batch, change):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"epsilon": -0.1}, r"epsilon must be a number in \[0.0, 1.0\], got -0"),
+        (
+            {"epsilon": -0.1},
+            r"epsilon must be a number in \[0.0, 1.0\], got -0",
+        ),
         ({"epsilon": 1.5}, r"epsilon must be .* got 1.5"),
         ({"epsilon": float("nan")}, r"epsilon must be .* got nan"),
         ({"epsilon": "0.3"}, r"epsilon must be .* got '0.3'"),

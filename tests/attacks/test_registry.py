@@ -35,9 +35,7 @@ def test_the_ball_and_the_box_are_never_left(case, network, make_batch):
     indices = np.arange(16)
     attack = attacks.get(case.name, **case.params)
     for starts in (None, 1.0 - images):
-        result = attack(
-            network, images, labels, starts=starts, indices=indices
-        )
+        result = attack(network, images, labels, starts=starts, indices=indices)
         adversarial = result.adversarial.numpy()
         assert adversarial.min() >= 0.0 and adversarial.max() <= 1.0
         distance = np.abs(adversarial - images).max((1, 2, 3))
