@@ -84,23 +84,24 @@ def purify_to_npy(
         ValueError: An image does not fit.
     """
 
-    if images.names:
-        names = "".join(f"{name}\n" for name in images.names)
-        write_text(names_file(output), names)
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
         "fortran_order": False,
         "shape": (images.count, *purifier.image_shape),
     }
-    with (
-        written_whole(output) as temporary,
-        temporary.open("wb") as file,
-        Progress("purifying", images.count, "images") as progress,
-    ):
-        np.lib.format.write_array_header_1_0(file, header)
-        for batch in images.batches(batch_size):
-            file.write(purifier.predict(batch, batch_size).tobytes())
-            progress.update(len(batch))
+    with written_whole(output) as temporary:
+        with (
+            temporary.open("wb") as file,
+            Progress("purifying", images.count, "images") as progress,
+        ):
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in images.batches(batch_size):
+                file.write(purifier.predict(batch, batch_size).tobytes())
+                progress.update(len(batch))
+        # Before the images appear, which nobody should find without names.
+        if images.names:
+            names = "".join(f"{name}\n" for name in images.names)
+            write_text(names_file(output), names)
 
 
 def names_file(output: Path) -> Path:

@@ -34,16 +34,14 @@ def written_whole(
     """
     path = Path(path)
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite to replace it")
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     remove(temporary)
     try:
         yield temporary
         _sync_tree(temporary)
-        if temporary.is_dir():
-            remove(path)  # A rename replaces files only.
-        os.replace(temporary, path)
+        _replace(temporary, path)
         _sync(path.parent)
     finally:
         remove(temporary)
@@ -102,6 +100,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Renames; a folder is in the way of a folder, so it steps aside first."""
+    if not (source.is_dir() and target.exists()):
+        os.replace(source, target)
+        return
+    old = target.with_name(f".old-{target.name}")
+    remove(old)
+    os.rename(target, old)
+    os.rename(source, target)
+    remove(old)
 
 
 def _sync_tree(path: Path) -> None:

@@ -56,7 +56,7 @@ def test_every_command_has_help(command, capsys, name):
     assert command(name, "--help") == 0
     shown = capsys.readouterr().out
     assert f"python -m ape_gan_tf.{name} " in shown
-    assert "--debug" in shown
+    assert "--[no]debug" in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -135,7 +135,10 @@ def no_data(monkeypatch):
         (["--epochs=0"], "--epochs=0"),
         (["--learning_rate=nan"], "learning_rate must be a number in [0.0"),
         (["--classifier=E"], "there is no model at E"),
-        (["--classifier_range=0"], "--classifier_range must be two numbers"),
+        (
+            ["--classifier=E", "--classifier_range=0"],
+            "--classifier_range must be two numbers",
+        ),
         (["--threat_models=whitebox"], "threat_models must be one of obliv"),
         (["--validation_count=0", "--eval_split=validation"], "has none"),
         (["--adversarial_set=nowhere"], "looked for in nowhere.h5"),

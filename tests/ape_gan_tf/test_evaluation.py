@@ -330,10 +330,31 @@ def test_a_white_box_set_is_one_for_its_own_purifier_alone(
     attack = attacks.FGSM(epsilon=0.1)
     defended = subject.classifier.behind(subject.purifier)
     stored = craft(attack, defended, subject.dataset, "test", tmp_path / "set")
-    assert evaluate_set(subject, stored, metrics).threat_model == "white_box"
+    row = evaluate_set(subject, stored, metrics)
+    assert (row.threat_model, row.crafted_on) == (
+        "white_box",
+        defended.fingerprint,
+    )
+    # The set says nothing of an attack on the bare classifier.
+    assert row.target_error is None and row.purified_error is not None
     other = dataclasses.replace(
         subject, purifier=make_purifier(lambda x: x, "identity")
     )
     assert evaluate_set(other, stored, metrics).threat_model == "transfer"
     bare = dataclasses.replace(subject, purifier=None)
     assert evaluate_set(bare, stored, metrics).threat_model == "transfer"
+
+
+def test_sets_crafted_through_two_purifiers_have_rows_of_their_own(
+    subject, metrics, tmp_path
+):
+    attack = attacks.FGSM(epsilon=0.1)
+    rows = []
+    for name, function in (("half", lambda x: x / 2), ("same", lambda x: x)):
+        through = subject.classifier.behind(make_purifier(function, name))
+        stored = craft(
+            attack, through, subject.dataset, "test", tmp_path / name
+        )
+        rows.append(evaluate_set(subject, stored, metrics))
+    assert rows[0].crafted_on != rows[1].crafted_on
+    assert len(metrics.rows) == 2

@@ -111,7 +111,11 @@ def killed(tiny_run, tmp_path_factory, command):
 
 
 def test_training_the_classifier_was_cut_short_and_went_on(killed, tiny_run):
-    assert killed.in_classifier == {"flags.txt", "classifier_checkpoints"}
+    assert killed.in_classifier == {
+        ".lock",
+        "flags.txt",
+        "classifier_checkpoints",
+    }
     assert 5 <= killed.steps_in_classifier < 48
     folders = [
         x / "classifier_checkpoints" for x in (tiny_run.workdir, killed.workdir)
@@ -232,8 +236,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     )
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == (
-        "train_classifier: interrupted; the same command continues where it "
-        "stopped"
+        "train_classifier: interrupted; run the same command again to "
+        "continue: what is finished is kept"
     )
     assert "Traceback" not in stderr
     assert "classifier" not in names_in(tmp_path)

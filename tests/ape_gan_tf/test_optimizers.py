@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ape_gan_tf import flag_groups, optimizers
+import models
+from ape_gan_tf import choices, optimizers
 
 
 def test_a_cosine_schedule_falls_to_zero():
@@ -36,7 +37,7 @@ def test_precision_is_given_back():
 
 def test_float16_scales_the_loss():
     variable = keras.Variable([1.0])
-    for precision in optimizers.PRECISIONS:
+    for precision in choices.PRECISIONS:
         optimizer = optimizers.prepare(
             keras.optimizers.Adam(), [variable], precision
         )
@@ -46,5 +47,10 @@ def test_float16_scales_the_loss():
 
 
 def test_flags_offer_what_there_is():
-    assert tuple(flag_groups.PRECISIONS) == optimizers.PRECISIONS
-    assert tuple(flag_groups.SCHEDULES) == optimizers.SCHEDULES
+    assert choices.TARGETS == models.TARGETS
+    assert set(choices.GENERATORS) == set(models.GENERATORS)
+    for schedule in choices.SCHEDULES:
+        optimizers.learning_rate_schedule(schedule, 0.1, 10)
+    for precision in choices.PRECISIONS:
+        with optimizers.precision_scope(precision):
+            pass

@@ -166,7 +166,10 @@ def test_a_picture_of_another_size_is_named(purify, tmp_path, capsys):
     assert purify(folder) == 1
     message = "d.png has images of (9, 9, 1) (height, width, channels)"
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "purified.npy").exists()
+    assert not list(tmp_path.glob("purified.*"))
+    # The same command again, once the picture is gone.
+    (folder / "d.png").unlink()
+    assert purify(folder) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

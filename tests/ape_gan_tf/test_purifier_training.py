@@ -240,7 +240,7 @@ def test_a_configuration_is_checked(config, message):
 def test_it_learns_64_digits(tiny_run):
     content = read_losses(tiny_run.workdir / "checkpoints" / "losses.csv")
     content = content["content_loss"]
-    assert content[-1] < 0.75 * content[0]
+    assert content[-1] < 0.9 * content[0]
 
 
 def test_the_classifier_is_not_touched(tiny_run):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ape_gan_tf.workdir import claim
+from ape_gan_tf.workdir import claim, refuse_orphans
 
 CONFIG = {"epochs": 2, "set": {"seed": 1, "params": {"epsilon": 0.3}}}
 
@@ -47,3 +47,13 @@ def test_a_broken_file_is_named(path):
     path.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         claim(path, CONFIG)
+
+
+def test_a_product_without_its_configuration_is_refused(path):
+    product = path.parent.parent / "purifier.keras"
+    refuse_orphans(path, [product])
+    product.touch()
+    refuse_orphans(path, [product])
+    path.unlink()
+    with pytest.raises(ValueError, match=r"purifier\.keras exist without"):
+        refuse_orphans(path, [product])

@@ -123,3 +123,17 @@ def test_a_broken_json_file_is_named(tmp_path):
     path.write_text('{"a": ')
     with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
         files.read_json(path)
+
+
+def test_two_runs_do_not_write_to_one_place(tmp_path):
+    lock = tmp_path / "run" / ".lock"
+    with files.exclusive(lock):
+        with (
+            pytest.raises(
+                RuntimeError, match=r"another run is writing to .*run"
+            ),
+            files.exclusive(lock),
+        ):
+            pass
+    with files.exclusive(lock):
+        pass

@@ -209,9 +209,7 @@ def test_seed_decides_the_weights(build):
 
 def test_no_seed_gives_other_weights_each_time():
     first, second = (models.generator("ape_gan_m", (8, 8, 1)) for _ in "ab")
-    assert not np.array_equal(
-        first.get_weights()[0], second.get_weights()[0]
-    )
+    assert not np.array_equal(first.get_weights()[0], second.get_weights()[0])
 
 
 def test_layers_of_one_shape_start_with_other_weights():

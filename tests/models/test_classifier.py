@@ -254,8 +254,8 @@ def test_a_failed_save_leaves_nothing(make_model, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_save_left_does_not_disturb(make_model, tmp_path):
-    (tmp_path / ".c.partial").mkdir()
-    (tmp_path / ".c.partial" / "saved_model.pb").write_bytes(b"half")
+    (tmp_path / ".partial-c").mkdir()
+    (tmp_path / ".partial-c" / "saved_model.pb").write_bytes(b"half")
     models.Classifier.from_keras(make_model()).save(tmp_path / "c")
     assert os.listdir(tmp_path) == ["c"]
 
@@ -420,20 +420,14 @@ def test_probabilities_that_cannot_be_stripped_become_logarithms(
 ):
     model = make_unstrippable()
     with pytest.warns(UserWarning, match="saturates and masks gradients"):
-        classifier = models.Classifier.from_keras(
-            model, output="probabilities"
-        )
+        classifier = models.Classifier.from_keras(model, output="probabilities")
     expected = np.log(model(images, training=False))
-    np.testing.assert_allclose(
-        classifier.predict(images), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(classifier.predict(images), expected, atol=1e-6)
     classifier.save(tmp_path / "c")
     for endpoint in (None, "logits"):
         again = models.Classifier.load(tmp_path / "c", endpoint=endpoint)
         assert again.fingerprint == classifier.fingerprint
-        np.testing.assert_allclose(
-            again.predict(images), expected, atol=1e-6
-        )
+        np.testing.assert_allclose(again.predict(images), expected, atol=1e-6)
 
 
 def test_a_probability_of_zero_is_clipped(images):
@@ -483,9 +477,7 @@ def test_unknown_output_lists_the_known(method, make_model, tmp_path):
 
 
 @pytest.mark.parametrize("value_range", [(0, 255), (-1, 1), (0.0, 1.0)])
-def test_images_are_scaled_to_the_models_range(
-    make_model, images, value_range
-):
+def test_images_are_scaled_to_the_models_range(make_model, images, value_range):
     low, high = value_range
     model = make_model()
     classifier = models.Classifier.from_keras(model, value_range=value_range)
@@ -660,9 +652,7 @@ def test_an_exported_keras_model(make_model, tmp_path, images):
     np.testing.assert_allclose(gradient(classifier, images), expected, 1e-4)
 
 
-def test_a_saved_model_has_the_weights_of_the_keras_model(
-    make_model, tmp_path
-):
+def test_a_saved_model_has_the_weights_of_the_keras_model(make_model, tmp_path):
     model = make_model()
     model.export(tmp_path / "m", verbose=False)
     stranger = models.Classifier.load(tmp_path / "m")
@@ -797,9 +787,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 def test_a_damaged_keras_file_is_named(make_model, tmp_path, contents):
     path = tmp_path / "damaged.keras"
     make_model().save(path)
-    path.write_bytes(
-        path.read_bytes()[:3000] if contents is None else contents
-    )
+    path.write_bytes(path.read_bytes()[:3000] if contents is None else contents)
     with pytest.raises(ValueError, match="damaged.keras is not a readable Ker"):
         models.Classifier.load(path)
 
