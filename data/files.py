@@ -34,7 +34,9 @@ def written_whole(
     """
     path = Path(path)
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+        raise FileExistsError(
+            f"{path} exists; pass overwrite=True to replace it"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     remove(temporary)
