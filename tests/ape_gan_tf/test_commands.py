@@ -12,6 +12,7 @@ from PIL import Image
 
 import data
 from ape_gan_tf.metrics import MetricsFile
+from data import files
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -131,12 +132,12 @@ def no_data(monkeypatch):
         (["--epsilons=1.5"], "epsilon must be a number in [0.0, 1.0]"),
         (["--dataset=mnits"], "did you mean 'mnist'?"),
         (["--dataset=mnits"], "cifar10, digits, image_folder, mnist"),
-        (["--generator=ape_gan_x"], "ape_gan_m|ape_gan_c|ape_gan_i"),
+        (["--generator=ape_gan_x"], "ape_gan_c|ape_gan_i|ape_gan_m"),
         (["--epochs=0"], "--epochs=0"),
         (["--learning_rate=nan"], "learning_rate must be a number in [0.0"),
-        (["--classifier=E"], "there is no model at E"),
+        (["--classifier=E"], "must be A, B, C, D or the path of a model"),
         (
-            ["--classifier=E", "--classifier_range=0"],
+            ["--classifier=.", "--classifier_range=0"],
             "--classifier_range must be two numbers",
         ),
         (["--threat_models=whitebox"], "threat_models must be one of obliv"),
@@ -249,6 +250,13 @@ def test_a_finished_run_again_does_nothing_but_draw(rerun, tiny_run, capsys):
     assert captured.err == ""
 
 
+def test_two_runs_do_not_share_a_workdir(rerun, tiny_run, capsys):
+    with files.exclusive(tiny_run.workdir / ".lock"):
+        assert rerun() == 1
+    message = f"another run is writing to {tiny_run.workdir}"
+    assert message in capsys.readouterr().err
+
+
 # Crafting and evaluating
 
 
@@ -345,9 +353,20 @@ def test_evaluate_measures_a_stored_set(command, tiny_run, tmp_path, capsys):
     (row,) = MetricsFile(tmp_path / "metrics.json").rows
     assert (row.input, row.threat_model, row.count) == ("fgsm", "oblivious", 32)
     assert f"{row.purified_error:.2f}" in capsys.readouterr().out
-    # A set of other images.
-    assert command("evaluate", *words, "--dataset=digits", "--limit=8") == 0
+    # Fewer of them are another measurement.
+    assert command("evaluate", *words, "--limit=8") == 0
     assert len(MetricsFile(tmp_path / "metrics.json").rows) == 2
+
+
+def test_evaluate_does_not_write_over_a_training_run(command, tiny_run, capsys):
+    before = snapshot(tiny_run.workdir)
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--workdir={tiny_run.workdir}",
+    ]
+    assert command("evaluate", *words) == 2
+    assert "is that of a training run; name one" in capsys.readouterr().err
+    assert snapshot(tiny_run.workdir) == before
 
 
 def test_epsilon_is_told_once(command, tiny_run, tmp_path, capsys):
