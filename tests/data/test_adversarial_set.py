@@ -701,6 +701,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path, sets, monkeypatch):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     before = use("small", 400)
-    after = use("large", 3000)
-    # The large set has 70 MiB of images.
-    assert after - before < 30
+    after = use("large", 6000)
+    # The large set has 140 MiB of images; the process's own peak wanders by
+    # some 30 MiB, more so after many other tests.
+    assert after - before < 70
