@@ -30,13 +30,19 @@ def start(name, *words):
     environment = dict(os.environ)
     # Where the packages are not installed.
     environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.Popen(
-        [sys.executable, "-m", f"ape_gan_tf.{name}", *map(str, words)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A shell has its background jobs, perhaps these tests, ignore Ctrl-C; the
+    # command is to be one in the foreground.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"ape_gan_tf.{name}", *map(str, words)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def kill_when(process, condition, with_signal=signal.SIGKILL):

@@ -1,8 +1,8 @@
 """What the documentation tells people to type, checked and typed.
 
-Blocks fenced as `sh`, and indented lines, must name commands, flags, flagfiles, make targets and
-scripts that exist. Blocks fenced as `sh run` are run too, those of a document
-one after another in one folder.
+Blocks fenced as `sh`, and indented lines, must name commands, flags,
+flagfiles, make targets and scripts that exist. Blocks fenced as `sh run` are
+run too, those of a document one after another in one folder.
 """
 
 import importlib
