@@ -17,7 +17,13 @@ from pathlib import Path
 
 from absl import flags
 
+from ape_gan_tf import interrupts
+
 ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+INTERRUPTED_MESSAGE = (
+    "interrupted; run the same command again to continue: "
+    "what is finished is kept"
+)
 FLAGFILE = "--flagfile="
 # Not part of an experiment, so not in flags.txt.
 _NOT_RECORDED = ("debug", "flagfile", "help", "undefok", "workdir")
@@ -50,27 +56,26 @@ def run(
     values = flags.FlagValues()
     define_flags(values)
     _define_common_flags(values)
-    try:
-        parse(values, argv)
-        if values.help:
-            print(f"{description}\n{values.get_help()}")
-            return 0
-        main(values)
-    except UsageError as error:
-        return _fail(name, error, USAGE_ERROR)
-    except KeyboardInterrupt:
-        return _fail(
-            name,
-            "interrupted; run the same command again to continue: "
-            "what is finished is kept",
-            INTERRUPTED,
-        )
-    except Exception as error:
-        if not _is_expected(error):
-            raise
-        if values["debug"].value:
-            traceback.print_exc()
-        return _fail(name, _describe(error), ERROR)
+    with interrupts.remembered():
+        try:
+            parse(values, argv)
+            if values.help:
+                print(f"{description}\n{values.get_help()}")
+                return 0
+            main(values)
+        except UsageError as error:
+            return _fail(name, error, USAGE_ERROR)
+        except KeyboardInterrupt:
+            return _fail(name, INTERRUPTED_MESSAGE, INTERRUPTED)
+        except Exception as error:
+            # TensorFlow may have made another error of Ctrl-C.
+            if interrupts.is_pending():
+                return _fail(name, INTERRUPTED_MESSAGE, INTERRUPTED)
+            if not _is_expected(error):
+                raise
+            if values["debug"].value:
+                traceback.print_exc()
+            return _fail(name, _describe(error), ERROR)
     return 0
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ape_gan_tf import interrupts
+
 SECONDS_TO_FIRST_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -40,7 +42,12 @@ class Progress:
             self._print(f"continues at {initial:,} of {total:,} {unit}")
 
     def update(self, count: int, note: str = "") -> None:
-        """Adds `count` to what is done; `note` is shown behind it."""
+        """Adds `count` to what is done; `note` is shown behind it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed, and dropped on the way.
+        """
+        interrupts.raise_pending()
         self._done += count
         if self._is_terminal:
             self._bar.set_postfix_str(note, refresh=False)

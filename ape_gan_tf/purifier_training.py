@@ -17,6 +17,7 @@ from ape_gan_tf.choices import PRECISIONS, SCHEDULES
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
+from data.augmentation import noise_some
 from data.checks import (
     check_in_range,
     check_one_of,
@@ -45,6 +46,11 @@ class PurifierConfig:
         output: `sigmoid`, or `tanh` on [-1, 1] as in the released code; the
             content loss is taken in the output's own range.
         batch_norm_momentum: Of the moving averages used outside training.
+        training_noise_fraction: Share of the pairs, drawn anew in each step,
+            whose adversarial image gives way to the clean one with Gaussian
+            noise, clipped to [0, 1]; the paper has none.
+        training_noise_variance: The variance of an image's noise is drawn
+            from [0, training_noise_variance].
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the initial weights and of the order of the data.
     """
@@ -63,6 +69,8 @@ class PurifierConfig:
     decoder_activation: str = "leaky_relu"
     output: str = "sigmoid"
     batch_norm_momentum: float = 0.99
+    training_noise_fraction: float = 0.0
+    training_noise_variance: float = 0.05
     precision: str = "float32"
     seed: int = 0
 
@@ -78,6 +86,8 @@ class PurifierConfig:
         check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
         for name in ("content_weight", "adversarial_weight"):
             check_in_range(getattr(self, name), 0.0, 1e6, name)
+        for name in ("training_noise_fraction", "training_noise_variance"):
+            check_in_range(getattr(self, name), 0.0, 1.0, name)
 
     def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """The purifier's network, with freshly drawn weights."""
@@ -283,18 +293,43 @@ def train_purifier(
         if on_checkpoint is not None:
             on_checkpoint(step, trainer.purifier())
 
-    loop.run(
-        lambda start: adversarial_set.training_batches(
-            config.batch_size,
-            seed=config.seed,
-            start_step=start,
-            total_steps=total_steps,
-            limit=limit,
-        ),
-        total_steps,
-        report,
-    )
+    def batches(start: int) -> tf.data.Dataset:
+        return _with_noise(
+            config,
+            adversarial_set.training_batches(
+                config.batch_size,
+                seed=config.seed,
+                start_step=start,
+                total_steps=total_steps,
+                limit=limit,
+            ),
+            start,
+        )
+
+    loop.run(batches, total_steps, report)
     return trainer.purifier()
+
+
+def _with_noise(
+    config: PurifierConfig, batches: tf.data.Dataset, start: int
+) -> tf.data.Dataset:
+    """Makes `training_noise_fraction` of the pairs noisy ones."""
+    if config.training_noise_fraction == 0.0:
+        return batches
+
+    def add(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
+        noisy = noise_some(
+            batch["images"],
+            batch["adversarial"],
+            config.training_noise_fraction,
+            config.training_noise_variance,
+            config.seed,
+            step,
+        )
+        return {**batch, "adversarial": noisy}
+
+    numbered = batches.enumerate(start)
+    return numbered.map(add, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _origin(adversarial_set: AdversarialSet) -> dict[str, Any]:

@@ -145,6 +145,18 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "Of the moving averages used outside training.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "training_noise_fraction",
+        0.0,
+        "Share of the pairs that are noisy in place of adversarial.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "training_noise_variance",
+        0.05,
+        "Each noisy image's variance is drawn from 0 to this.",
+        flag_values=values,
+    )
 
 
 def purifier_config(values: flags.FlagValues) -> PurifierConfig:

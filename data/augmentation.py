@@ -1,4 +1,4 @@
-"""Random shifts and flips of training images, determined by seed and step."""
+"""Random changes of training images, determined by seed and step."""
 
 from __future__ import annotations
 
@@ -53,3 +53,39 @@ def flip_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
         [images.shape[0], 1, 1, 1], step_key(seed, "flip", step), alg="philox"
     )
     return tf.where(draws < 0.5, images[:, :, ::-1], images)
+
+
+def noise_some(
+    clean: tf.Tensor,
+    adversarial: tf.Tensor,
+    fraction: float,
+    variance: float,
+    seed: int,
+    step: tf.Tensor,
+) -> tf.Tensor:
+    """Puts Gaussian noise in the place of some adversarial images.
+
+    Args:
+        clean: `[B, H, W, C]` in [0, 1].
+        adversarial: their twins, of the same shape.
+        fraction: the share of images, in [0, 1], that is replaced by the
+            clean image plus noise of mean 0, clipped to [0, 1].
+        variance: each image's noise has a variance drawn from [0, variance].
+        seed: the run's seed.
+        step: int64 scalar.
+
+    Returns:
+        `[B, H, W, C]`.
+    """
+    draws = tf.random.stateless_uniform(
+        [2, clean.shape[0], 1, 1, 1],
+        step_key(seed, "noise_some", step),
+        alg="philox",
+    )
+    white = tf.random.stateless_normal(
+        clean.shape, step_key(seed, "noise", step), alg="philox"
+    )
+    noisy = clean + tf.sqrt(variance * draws[1]) * white
+    return tf.where(
+        draws[0] < fraction, tf.clip_by_value(noisy, 0.0, 1.0), adversarial
+    )
