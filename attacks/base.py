@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,24 @@ L0_TOLERANCE = 1e-6  # A smaller change than this is float32 rounding.
 
 # Compiled functions live as long as their classifier does, not longer.
 _COMPILED: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
+
+
+class Inputs(NamedTuple):
+    """What an attack is given, checked; B images.
+
+    Attributes:
+        images: float32 `[B, H, W, C]` in [0, 1], clean.
+        labels: int64 `[B]`.
+        targets: int64 `[B]`, -1 where untargeted.
+        starts: float32 `[B, H, W, C]`, where the search begins.
+        indices: int64 `[B]`, identifies an image to random choices.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    targets: tf.Tensor
+    starts: tf.Tensor
+    indices: tf.Tensor
 
 
 class AttackResult(NamedTuple):
@@ -131,6 +149,7 @@ class Attack:
         targets: Any = None,
         starts: Any = None,
         indices: Any = None,
+        progress: Callable[[int], None] | None = None,
     ) -> AttackResult:
         """Attacks images of any number, batch by batch, compiled.
 
@@ -138,11 +157,14 @@ class Attack:
             classifier: A `models.Classifier`.
             images: float32 `[B, H, W, C]` in [0, 1].
             labels: Integers `[B]`, the true classes.
-            targets: Integers `[B]`, the wanted classes; None is untargeted.
+            targets: Integers `[B]`, the wanted classes, none of them the
+                label; None leaves them to the attack.
             starts: float32 like `images`, where the search begins; None is at
                 the clean images.
             indices: Integers `[B]`, positions in the data set, on which random
                 choices depend; None counts from 0.
+            progress: Called now and then with the number of images that were
+                finished since.
 
         Returns:
             An `AttackResult`.
@@ -154,29 +176,46 @@ class Attack:
         inputs = self._check(
             classifier, images, labels, targets, starts, indices
         )
-        count = inputs[0].shape[0]
-        size = self.batch_size or default_batch_size(classifier.image_shape)
-        function = self._compiled(classifier)
-        parts = [
-            function(*[x[begin : begin + size] for x in inputs])
-            for begin in range(0, max(count, 1), size)
-        ]
-        result = AttackResult(
-            *[tf.concat(x, 0) for x in zip(*parts, strict=True)]
+        adversarial, evaluations = self._craft(
+            classifier, inputs, progress or _ignore
         )
-        _refuse_non_finite(self.name, result.adversarial, inputs[-1])
-        return result
+        result, is_finite = self._judge(classifier, inputs, adversarial)
+        _refuse_non_finite(self.name, is_finite, inputs.indices)
+        return result._replace(gradient_evaluations=evaluations)
 
-    def _check(self, classifier, images, labels, targets, starts, indices):
-        shape = tuple(classifier.image_shape)
-        images = check_images(images, image_shape=shape)
+    def images_at_a_time(self, image_shape: Sequence[int]) -> int:
+        """How many images somebody who has many should hand over at once."""
+        return self.batch_size or default_batch_size(image_shape)
+
+    def choose_targets(
+        self,
+        classifier: Any,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        indices: tf.Tensor,
+    ) -> tf.Tensor:
+        """int64 `[B]`: the targets where none are given; -1 is untargeted."""
+        return tf.fill(tf.shape(labels), tf.constant(NO_TARGET, tf.int64))
+
+    def constrain(
+        self, adversarial: tf.Tensor, images: tf.Tensor, indices: tf.Tensor
+    ) -> tf.Tensor:
+        """Puts images into the box and the attack's own ball."""
+        return clip_to_ball(adversarial, images, self.epsilons(indices))
+
+    def _check(
+        self, classifier, images, labels, targets, starts, indices
+    ) -> Inputs:
+        images = check_images(images, image_shape=classifier.image_shape)
         count = images.shape[0]
         classes = classifier.num_classes
         labels = check_labels(labels, classes, count)
+        indices = _check_indices(indices, count)
         if targets is None:
-            targets = tf.fill([count], tf.constant(NO_TARGET, tf.int64))
+            targets = self.choose_targets(classifier, images, labels, indices)
         else:
             targets = check_labels(targets, classes, count, "targets")
+            _refuse_labels(targets, labels)
         starts = (
             images
             if starts is None
@@ -187,49 +226,106 @@ class Attack:
                 f"starts must have the shape of images, {images.shape}, "
                 f"got {starts.shape}"
             )
-        return images, labels, targets, starts, _check_indices(indices, count)
+        return Inputs(images, labels, targets, starts, indices)
 
-    def _compiled(self, classifier: Any) -> Any:
+    def _craft(
+        self, classifier: Any, inputs: Inputs, progress: Callable[[int], None]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The adversarial images and the gradient evaluations of each."""
+        size = self.images_at_a_time(classifier.image_shape)
+        function = self._compiled(
+            classifier, self.run, _specs(classifier.image_shape)
+        )
+        parts = []
+        for piece in pieces(inputs, size):
+            parts.append(function(*piece))
+            progress(int(piece[0].shape[0]))
+        adversarial, evaluations = zip(*parts, strict=True)
+        return tf.concat(adversarial, 0), tf.concat(evaluations, 0)
+
+    def _judge(
+        self, classifier: Any, inputs: Inputs, adversarial: tf.Tensor
+    ) -> tuple[AttackResult, tf.Tensor]:
+        """The result, and bool `[B]`: whether all went well with an image."""
+        shape = classifier.image_shape
+        function = self._compiled(
+            classifier,
+            self._judge_batch,
+            [*_specs(shape), tf.TensorSpec([None, *shape], tf.float32)],
+        )
+        size = default_batch_size(shape)
+        parts = [
+            function(*piece) for piece in pieces((*inputs, adversarial), size)
+        ]
+        results, is_finite = zip(*parts, strict=True)
+        columns = zip(*results, strict=True)
+        return (
+            AttackResult(*[tf.concat(column, 0) for column in columns]),
+            tf.concat(is_finite, 0),
+        )
+
+    def _judge_batch(
+        self, classifier, images, labels, targets, starts, indices, adversarial
+    ) -> tuple[AttackResult, tf.Tensor]:
+        adversarial = self.constrain(adversarial, images, indices)
+        logits = classifier(adversarial)
+        predicted = tf.argmax(logits, axis=-1)
+        is_finite = tf.logical_and(
+            tf.reduce_all(tf.math.is_finite(adversarial), axis=[1, 2, 3]),
+            ~tf.reduce_any(tf.math.is_nan(logits), axis=-1),
+        )
+        result = AttackResult(
+            adversarial,
+            tf.where(
+                targets == NO_TARGET, predicted != labels, predicted == targets
+            ),
+            targets,
+            *distances(adversarial, images),
+            tf.zeros_like(labels),
+        )
+        return result, is_finite
+
+    def _compiled(
+        self, classifier: Any, method: Callable[..., Any], specs: list[Any]
+    ) -> Any:
+        """`method`, given the classifier, compiled once for each of both."""
         functions = _COMPILED.setdefault(classifier, {})
-        key = (self, self.xla)
+        key = (self, self.xla, method.__name__)
         if key not in functions:
-            # Weak, or the classifier would be kept alive by its own entry.
-            reference = weakref.ref(classifier)
-            image = [None, *classifier.image_shape]
-            # A partial, not a lambda: TensorFlow counts the traces of one
-            # piece of code, and would warn of the fifth attack's.
             functions[key] = tf.function(
-                functools.partial(self._run_checked, reference),
-                input_signature=[
-                    tf.TensorSpec(image, tf.float32),
-                    tf.TensorSpec([None], tf.int64),
-                    tf.TensorSpec([None], tf.int64),
-                    tf.TensorSpec(image, tf.float32),
-                    tf.TensorSpec([None], tf.int64),
-                ],
+                # A partial, not a lambda: TensorFlow counts the traces of one
+                # piece of code, and would warn of the fifth attack's. Weak,
+                # or the classifier would be kept alive by its own entry.
+                functools.partial(_call, method, weakref.ref(classifier)),
+                input_signature=specs,
                 jit_compile=True if self.xla else None,
             )
         return functions[key]
 
-    def _run_checked(
-        self, reference, images, labels, targets, starts, indices
-    ) -> AttackResult:
-        classifier = reference()
-        adversarial, evaluations = self.run(
-            classifier, images, labels, targets, starts, indices
-        )
-        adversarial = clip_to_ball(adversarial, images, self.epsilons(indices))
-        predicted = tf.argmax(classifier(adversarial), axis=-1)
-        success = tf.where(
-            targets == NO_TARGET, predicted != labels, predicted == targets
-        )
-        return AttackResult(
-            adversarial,
-            success,
-            targets,
-            *distances(adversarial, images),
-            evaluations,
-        )
+
+def _call(
+    method: Callable[..., Any], reference: weakref.ref, *arguments: tf.Tensor
+) -> Any:
+    return method(reference(), *arguments)
+
+
+def _ignore(count: int) -> None:
+    """Takes reports of progress that nobody wants."""
+
+
+def _specs(image_shape: Sequence[int]) -> list[tf.TensorSpec]:
+    """Of `Inputs`, for any number of images."""
+    image = tf.TensorSpec([None, *image_shape], tf.float32)
+    number = tf.TensorSpec([None], tf.int64)
+    return [image, number, number, image, number]
+
+
+def pieces(
+    tensors: Sequence[tf.Tensor], size: int
+) -> Iterator[list[tf.Tensor]]:
+    """Cuts tensors of equal length into pieces; of none, one empty piece."""
+    for start in range(0, max(int(tensors[0].shape[0]), 1), size):
+        yield [tensor[start : start + size] for tensor in tensors]
 
 
 def default_batch_size(image_shape: Sequence[int]) -> int:
@@ -285,12 +381,21 @@ def _check_indices(indices: Any, count: int) -> tf.Tensor:
     return tf.constant(indices, tf.int64)
 
 
+def _refuse_labels(targets: tf.Tensor, labels: tf.Tensor) -> None:
+    same = tf.where(targets == labels)
+    if len(same):
+        first = int(same[0, 0])
+        raise ValueError(
+            f"targets must not be the labels, but {len(same)} are; the first "
+            f"is {int(labels[first])} at position {first}"
+        )
+
+
 def _refuse_non_finite(
-    name: str, adversarial: tf.Tensor, indices: tf.Tensor
+    name: str, is_finite: tf.Tensor, indices: tf.Tensor
 ) -> None:
-    finite = tf.reduce_all(tf.math.is_finite(adversarial), axis=[1, 2, 3])
-    if not tf.reduce_all(finite):
-        bad = tf.boolean_mask(indices, ~finite).numpy().tolist()
+    bad = tf.boolean_mask(indices, ~is_finite).numpy()
+    if len(bad):
         raise ValueError(
             f"{name}: the classifier's logits or gradients are not finite "
             f"for {len(bad)} image(s), the first at index {bad[0]}"
