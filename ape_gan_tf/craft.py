@@ -6,16 +6,22 @@
 
 leaves `OUTPUT.h5`, or the directory `OUTPUT/` of shards where there are many
 images. The same command again continues at the first missing shard.
+`--attack_params=target=all` attacks each image once for each wrong class and
+leaves three sets: `OUTPUT_best`, `OUTPUT_average` and `OUTPUT_worst`.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ape_gan_tf import command_line, flag_groups
+
+if TYPE_CHECKING:
+    import data
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -55,8 +61,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "classifier", "output")
+    import attacks
     import models
-    from ape_gan_tf.crafting import craft
+    from ape_gan_tf.crafting import craft, craft_all_targets
     from data.files import exclusive
 
     attack = flag_groups.attack(
@@ -73,16 +80,18 @@ def main(values: flags.FlagValues) -> None:
     if values.purifier:
         classifier = classifier.behind(models.Purifier.load(values.purifier))
     output = Path(values.output)
+    what = (classifier, dataset, values.split, output)
+    how_many = {"limit": values.limit, "shard_size": values.shard_size}
     with exclusive(output.with_name(f".{output.name}.lock")):
-        adversarial_set = craft(
-            attack,
-            classifier,
-            dataset,
-            values.split,
-            output,
-            limit=values.limit,
-            shard_size=values.shard_size,
-        )
+        if attacks.wants_all_targets(attack):
+            made = [*craft_all_targets(attack, *what, **how_many).values()]
+        else:
+            made = [craft(attack, *what, **how_many)]
+    for adversarial_set in made:
+        _print(adversarial_set)
+
+
+def _print(adversarial_set: data.AdversarialSet) -> None:
     print(f"{adversarial_set.path}:")
     for name, value in adversarial_set.statistics().items():
         shown = "-" if value is None else f"{value:.6g}"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
 
 import attacks
 import data
 import models
 from ape_gan_tf.progress import Progress
 
+SHARD_OF_SLOW_ATTACKS = 1000
 THREAT_OF_PURIFIER = {False: "oblivious", True: "white_box"}
 
 
@@ -43,27 +49,117 @@ def craft(
         ValueError: There is something else at `output`, or an argument does
             not fit.
     """
+    writer = _writer(
+        attack, classifier, dataset, split, output, limit, shard_size
+    )
+    _write_missing([writer], attack, classifier, dataset, split)
+    return data.AdversarialSet.open(output)
+
+
+def craft_all_targets(
+    attack: attacks.TargetedAttack,
+    classifier: models.Classifier,
+    dataset: data.Dataset,
+    split: str,
+    output: Path,
+    *,
+    limit: int | None = None,
+    shard_size: int | None = None,
+) -> dict[str, data.AdversarialSet]:
+    """Attacks each image once for each wrong class; writes three sets.
+
+    Args:
+        attack: A targeted attack with `target="all"`.
+        classifier: See `craft`; so are the other arguments.
+        dataset: See `craft`.
+        split: See `craft`.
+        output: The sets are this name with `_best`, `_average`, `_worst`.
+        limit: See `craft`.
+        shard_size: See `craft`.
+
+    Returns:
+        The sets by `best`, `average`, `worst` (see `attacks.AllTargets`).
+
+    Raises:
+        ValueError: See `craft`.
+    """
+    outputs = {
+        case: output.with_name(f"{output.name}_{case}")
+        for case in attacks.AllTargets._fields
+    }
+    writers = [
+        _writer(
+            attack,
+            classifier,
+            dataset,
+            split,
+            path,
+            limit,
+            shard_size,
+            case=case,
+        )
+        for case, path in outputs.items()
+    ]
+    _write_missing(writers, attack, classifier, dataset, split)
+    return {
+        case: data.AdversarialSet.open(path) for case, path in outputs.items()
+    }
+
+
+def _writer(
+    attack: attacks.Attack,
+    classifier: models.Classifier,
+    dataset: data.Dataset,
+    split: str,
+    output: Path,
+    limit: int | None,
+    shard_size: int | None,
+    **extra: str,
+) -> data.AdversarialSetWriter:
     check_classes(classifier, dataset)
     count = dataset.count(split)
-    count = count if limit is None else min(limit, count)
-    writer = data.AdversarialSetWriter(
+    if shard_size is None and isinstance(attack, attacks.SearchAttack):
+        # They are slow, and a killed run begins its shard again.
+        shard_size = data.default_shard_size(
+            dataset.image_shape, at_most=SHARD_OF_SLOW_ATTACKS
+        )
+    return data.AdversarialSetWriter(
         output,
-        _provenance(attack, classifier, dataset, split),
-        count=count,
+        _provenance(attack, classifier, dataset, split, extra),
+        count=count if limit is None else min(limit, count),
         image_shape=dataset.image_shape,
         shard_size=shard_size,
     )
-    missing = writer.missing()
-    left = sum(shard.stop - shard.start for shard in missing)
-    if left:
-        with Progress(
-            f"crafting {attack.name}", count, "images", count - left
-        ) as progress:
-            for shard in missing:
+
+
+def _write_missing(
+    writers: Sequence[data.AdversarialSetWriter],
+    attack: attacks.Attack,
+    classifier: models.Classifier,
+    dataset: data.Dataset,
+    split: str,
+) -> None:
+    """Crafts the shards that one of the sets lacks."""
+    lacking = [set(writer.missing()) for writer in writers]
+    shards = sorted(set().union(*lacking), key=lambda shard: shard.start)
+    left = sum(shard.stop - shard.start for shard in shards)
+    if not left:
+        return
+    count = writers[0].count
+    with Progress(
+        f"crafting {attack.name}", count, "images", count - left
+    ) as progress:
+        for shard in shards:
+            with contextlib.ExitStack() as stack:
+                sinks = [
+                    stack.enter_context(writer.shard(shard))
+                    if shard in missing
+                    else None
+                    for writer, missing in zip(writers, lacking, strict=True)
+                ]
                 _craft_shard(
-                    attack, classifier, dataset, split, writer, shard, progress
+                    sinks, attack, classifier, dataset, split, shard, progress
                 )
-    return data.AdversarialSet.open(output)
 
 
 def check_classes(classifier: models.Classifier, dataset: data.Dataset) -> None:
@@ -80,12 +176,13 @@ def _provenance(
     classifier: models.Classifier,
     dataset: data.Dataset,
     split: str,
+    extra: dict[str, str],
 ) -> data.Provenance:
     purifier = classifier.purifier
     base = classifier.base or classifier
     return data.Provenance(
         attack=attack.name,
-        params=attack.params,
+        params={**attack.params, **extra},
         threat_model=THREAT_OF_PURIFIER[purifier is not None],
         seed=attack.seed,
         dataset=dataset.name,
@@ -96,34 +193,61 @@ def _provenance(
 
 
 def _craft_shard(
+    sinks: Sequence[Any],
     attack: attacks.Attack,
     classifier: models.Classifier,
     dataset: data.Dataset,
     split: str,
-    writer: data.AdversarialSetWriter,
     shard: data.Shard,
     progress: Progress,
 ) -> None:
-    size = attack.batch_size or attacks.default_batch_size(dataset.image_shape)
-    with writer.shard(shard) as sink:
-        for batch in dataset.batches(
-            split, size, start=shard.start, limit=shard.stop
-        ):
-            images, labels, index = (
-                batch[name] for name in ("images", "labels", "index")
-            )
-            result = attack(classifier, images, labels, indices=index)
-            sink.append(
-                images=images.numpy(),
-                adversarial=result.adversarial.numpy(),
-                labels=labels.numpy(),
-                index=index.numpy(),
-                target=result.targets.numpy(),
-                epsilon=attack.epsilons(index).numpy(),
-                success=result.success.numpy(),
-                l0=result.l0.numpy(),
-                l2=result.l2.numpy(),
-                linf=result.linf.numpy(),
-                gradient_evaluations=result.gradient_evaluations.numpy(),
-            )
-            progress.update(len(index))
+    """Crafts one shard of each set; None stands for one that is there."""
+    size = attack.images_at_a_time(dataset.image_shape)
+    for batch in dataset.batches(
+        split, size, start=shard.start, limit=shard.stop
+    ):
+        results = _attack(attack, classifier, batch, progress)
+        epsilons = attack.epsilons(batch["index"])
+        for sink, result in zip(sinks, results, strict=True):
+            if sink is not None:
+                _append(sink, batch, result, epsilons)
+
+
+def _attack(
+    attack: attacks.Attack,
+    classifier: models.Classifier,
+    batch: dict[str, tf.Tensor],
+    progress: Progress,
+) -> Sequence[attacks.AttackResult]:
+    """One result, or three where all targets are wanted."""
+    images, labels = batch["images"], batch["labels"]
+    keywords: dict[str, Any] = {
+        "indices": batch["index"],
+        "progress": progress.update,
+    }
+    if attacks.wants_all_targets(attack):
+        return attacks.attack_all_targets(
+            attack, classifier, images, labels, **keywords
+        )
+    return [attack(classifier, images, labels, **keywords)]
+
+
+def _append(
+    sink: Any,
+    batch: dict[str, tf.Tensor],
+    result: attacks.AttackResult,
+    epsilons: tf.Tensor,
+) -> None:
+    sink.append(
+        images=batch["images"].numpy(),
+        adversarial=result.adversarial.numpy(),
+        labels=batch["labels"].numpy(),
+        index=batch["index"].numpy(),
+        target=result.targets.numpy(),
+        epsilon=epsilons.numpy(),
+        success=result.success.numpy(),
+        l0=result.l0.numpy(),
+        l2=result.l2.numpy(),
+        linf=result.linf.numpy(),
+        gradient_evaluations=result.gradient_evaluations.numpy(),
+    )

@@ -347,8 +347,8 @@ def define_evaluation_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "epsilons",
         ["0.1", "0.2", "0.3", "0.4"],
-        "Each attack is measured at each epsilon; fractions such as 8/255 "
-        "are read.",
+        "Each attack that has an epsilon is measured at each; fractions such "
+        "as 8/255 are read.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -376,15 +376,18 @@ def measurement(
     batch_size: int | None = None,
     attack_params: str = "",
 ) -> Measurement:
-    """What to measure, by these flags: each attack at each epsilon."""
+    """What to measure, by these flags: each attack at each epsilon.
+
+    Attacks of smallest norm have no epsilon; each is measured once.
+    """
     from ape_gan_tf.measurement import Measurement
 
     return Measurement(
         split=split,
         attacks=tuple(
-            attack(name, attack_params, epsilon=epsilon)
+            attack(name, attack_params, **strength)
             for name in values.attacks
-            for epsilon in parse_epsilons(values.epsilons)
+            for strength in _strengths(name, values.epsilons)
         ),
         threat_models=tuple(values.threat_models),
         noise_variance=values.noise_variance,
@@ -392,6 +395,15 @@ def measurement(
         batch_size=batch_size,
         seed=values.seed,
     )
+
+
+def _strengths(name: str, epsilons: list[str]) -> list[dict[str, float]]:
+    import attacks
+
+    numbers = parse_epsilons(epsilons)
+    if not attacks.has_param(name, "epsilon"):
+        return [{}]
+    return [{"epsilon": number} for number in numbers]
 
 
 def parse_epsilons(words: list[str]) -> list[float]:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +91,9 @@ class Attack:
         xla: Compile with XLA. It is slower for some networks on CPUs.
     """
 
-    name = "attack"
+    name: ClassVar[str] = "attack"
+    # Which of a result's distances the attack makes small, or is bound by.
+    distance: ClassVar[str] = "linf"
 
     seed: int = dataclasses.field(default=0, metadata={"setting": True})
     batch_size: int | None = settings_field(None)

@@ -21,11 +21,24 @@ def get(name: str, /, **params: Any) -> Attack:
         ValueError: The name or a parameter is unknown (the message lists those
             that are known), or a value does not fit.
     """
-    attack = ATTACKS[check_one_of(name, ATTACKS, "attack")]
-    known = [field.name for field in dataclasses.fields(attack)]
+    known = _param_names(name)
     for param in params:
         check_one_of(param, known, f"parameter of {name}")
-    return attack(**params)
+    return ATTACKS[name](**params)
+
+
+def has_param(name: str, param: str) -> bool:
+    """Whether an attack has a parameter of that name.
+
+    Raises:
+        ValueError: The attack is unknown; the message lists those known.
+    """
+    return param in _param_names(name)
+
+
+def _param_names(name: str) -> list[str]:
+    attack = ATTACKS[check_one_of(name, ATTACKS, "attack")]
+    return [field.name for field in dataclasses.fields(attack)]
 
 
 def parse_params(text: str) -> dict[str, Any]:

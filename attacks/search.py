@@ -76,7 +76,7 @@ class SearchAttack(Attack):
             if queue.left and room - _count(rows) >= max(1, room // 4):
                 fresh = queue.take(room - _count(rows))
                 rows = _join(rows, self._begin(classifier, fresh))
-        return done.adversarial, done.evaluations
+        return tf.constant(done.adversarial), tf.constant(done.evaluations)
 
     def _begin(self, classifier: Any, rows: State) -> State:
         begin = self._compiled(classifier, self._begin_rows, [_specs(rows)])
@@ -100,8 +100,11 @@ class SearchAttack(Attack):
         def step(number: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
             new = self.advance(classifier, inputs, state)
             kept = {
-                name: _where(state["done"], state[name], new[name])
-                for name in state
+                # What no step changes is not copied in each.
+                name: old
+                if new[name] is old
+                else choose_rows(state["done"], old, new[name])
+                for name, old in state.items()
             }
             return number + 1, kept
 
@@ -179,6 +182,11 @@ def _specs(rows: State) -> dict[str, tf.TensorSpec]:
     }
 
 
-def _where(is_done: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    shape = [-1] + [1] * (old.shape.rank - 1)
-    return tf.where(tf.reshape(is_done, shape), old, new)
+def choose_rows(
+    condition: tf.Tensor, yes: tf.Tensor, no: tf.Tensor
+) -> tf.Tensor:
+    """Whole rows of one tensor or the other: `[B]` bool, two `[B, ...]`.
+
+    `tf.where` would broadcast the condition, which is several times slower.
+    """
+    return tf.raw_ops.Select(condition=condition, x=yes, y=no)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import tensorflow as tf
 
-from attacks.base import NO_TARGET, default_batch_size, pieces
+from attacks.base import NO_TARGET, Attack, default_batch_size, pieces
 from attacks.search import SearchAttack
 from data.checks import check_one_of
 from data.randomness import per_image_integers
 
-TARGETS = ("random", "next", "least_likely", "all")
+ALL = "all"
+TARGETS = ("random", "next", "least_likely", ALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,11 @@ class TargetedAttack(SearchAttack):
             "target=all is several attacks on each image: call "
             "attacks.attack_all_targets, or craft"
         )
+
+
+def wants_all_targets(attack: Attack) -> TypeGuard[TargetedAttack]:
+    """Whether it is for `attack_all_targets`."""
+    return isinstance(attack, TargetedAttack) and attack.target == ALL
 
 
 def _least_likely(

@@ -60,7 +60,7 @@ class AdversarialSetWriter:
         self.count = check_positive_integer(count, "count")
         self.image_shape = _check_shape(image_shape)
         if shard_size is None:
-            shard_size = _default_shard_size(self.image_shape)
+            shard_size = default_shard_size(self.image_shape)
         check_positive_integer(shard_size, "shard_size")
         self._shards = [
             Shard(number, start, stop)
@@ -192,9 +192,12 @@ class ShardSink:
             )
 
 
-def _default_shard_size(image_shape: ImageShape) -> int:
+def default_shard_size(
+    image_shape: ImageShape, at_most: int = _MOST_ROWS
+) -> int:
+    """Returns how many images make 64 MiB, at least one and `at_most`."""
     fitting = _SHARD_BYTES // layout.bytes_per_row(image_shape)
-    return max(1, min(_MOST_ROWS, fitting))
+    return max(1, min(at_most, fitting))
 
 
 def _check_shape(image_shape: ImageShape) -> ImageShape:
