@@ -6,8 +6,15 @@ point; `get` finds it by name.
 
 from attacks.all_targets import AllTargets, attack_all_targets
 from attacks.base import Attack, AttackResult, default_batch_size
+from attacks.cw_l0 import CWL0, pixels_changed
+from attacks.cw_l2 import CWL2
+from attacks.cw_linf import CWLinf
+from attacks.deepfool import DeepFool
 from attacks.fgsm import FGSM
 from attacks.iterative_gradient_sign import IterativeGradientSign
+from attacks.jsma import JSMA
+from attacks.lbfgs import LBFGS
+from attacks.pgd import PGD
 from attacks.registry import ATTACKS, get, has_param, parse_params
 from attacks.search import SearchAttack
 from attacks.targets import TargetedAttack, wants_all_targets
@@ -17,8 +24,15 @@ __all__ = [
     "AllTargets",
     "Attack",
     "AttackResult",
+    "CWL0",
+    "CWL2",
+    "CWLinf",
+    "DeepFool",
     "FGSM",
     "IterativeGradientSign",
+    "JSMA",
+    "LBFGS",
+    "PGD",
     "SearchAttack",
     "TargetedAttack",
     "attack_all_targets",
@@ -26,5 +40,6 @@ __all__ = [
     "get",
     "has_param",
     "parse_params",
+    "pixels_changed",
     "wants_all_targets",
 ]

@@ -6,11 +6,28 @@ import dataclasses
 from typing import Any
 
 from attacks.base import Attack
+from attacks.cw_l0 import CWL0
+from attacks.cw_l2 import CWL2
+from attacks.cw_linf import CWLinf
+from attacks.deepfool import DeepFool
 from attacks.fgsm import FGSM
 from attacks.iterative_gradient_sign import IterativeGradientSign
+from attacks.jsma import JSMA
+from attacks.lbfgs import LBFGS
+from attacks.pgd import PGD
 from data.checks import check_one_of
 
-_CLASSES: tuple[type[Attack], ...] = (FGSM, IterativeGradientSign)
+_CLASSES: tuple[type[Attack], ...] = (
+    FGSM,
+    IterativeGradientSign,
+    PGD,
+    DeepFool,
+    LBFGS,
+    JSMA,
+    CWL0,
+    CWL2,
+    CWLinf,
+)
 ATTACKS = {attack.name: attack for attack in _CLASSES}
 
 

@@ -321,6 +321,51 @@ def test_craft_has_flags_of_its_own_for_the_rest(
     assert message in capsys.readouterr().err
 
 
+def test_craft_attacks_all_targets(command, tiny_run, tmp_path, capsys):
+    words = [
+        "--attack=cw_l2",
+        "--attack_params=target=all,max_iterations=3,binary_search_steps=1",
+        "--limit=5",
+        "--shard_size=3",
+    ]
+    assert craft(command, tiny_run, tmp_path / "set", *words) == 0
+    first = capsys.readouterr().out
+    sets = {
+        case: data.AdversarialSet.open(tmp_path / f"set_{case}")
+        for case in ("best", "average", "worst")
+    }
+    for case, made in sets.items():
+        assert made.count == 5
+        assert made.provenance.params["target"] == "all"
+        assert made.provenance.params["case"] == case
+        assert str(made.path) in first
+        batch = next(iter(made.batches(5)))
+        assert (batch["target"] != batch["labels"]).numpy().all()
+    # A set that lost a file gets that one again, and it is the same.
+    lost = tmp_path / "set_worst" / "00001-of-00002.h5"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert craft(command, tiny_run, tmp_path / "set", *words) == 0
+    assert lost.read_bytes() == before
+    assert capsys.readouterr().out == first
+
+
+def test_an_attack_without_epsilon_is_measured_once(
+    command, tiny_run, tmp_path
+):
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        "--attacks=fgsm,deepfool",
+        "--epsilons=0.1,0.2",
+        "--limit=8",
+        f"--workdir={tmp_path}",
+    ]
+    assert command("evaluate", *words) == 0
+    rows = MetricsFile(tmp_path / "metrics.json").rows
+    attacked = [row.input for row in rows if row.threat_model == "oblivious"]
+    assert sorted(attacked) == ["deepfool", "fgsm", "fgsm"]
+
+
 def test_evaluate_measures_the_same_as_train(
     command, tiny_run, tmp_path, capsys
 ):

@@ -21,12 +21,18 @@ CASES = [
     Case("fgsm", {"epsilon": 1.0}),
     Case("iterative_gradient_sign", {"epsilon": 0.2, "steps": 3}),
     Case("iterative_gradient_sign", {"epsilon": 0.1, "alpha": 0.4}),
+    Case("pgd", {"epsilon": 0.2, "alpha": 0.1, "steps": 3}),
 ]
+# Bound to no ball; what they promise is in tests of their own.
+OF_SMALLEST_NORM = {"deepfool", "lbfgs", "jsma", "cw_l0", "cw_l2", "cw_linf"}
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def test_every_attack_has_a_case():
-    assert {case.name for case in CASES} == set(attacks.ATTACKS)
+    bounded = {case.name for case in CASES}
+    assert bounded | OF_SMALLEST_NORM == set(attacks.ATTACKS)
+    for name in attacks.ATTACKS:
+        assert attacks.has_param(name, "epsilon") == (name in bounded)
 
 
 @each_case

@@ -1,0 +1,586 @@
+"""How fast and how good are our attacks, beside other libraries'?
+
+    python benchmarks/attacks.py --classifier=runs/target_c/classifier
+
+attacks the same images of MNIST's test split, all classified correctly, with
+our attack and with a rival, each in a process of its own, and reports images a
+second, the share of images that were fooled and the mean distance over the
+images that both fooled. Then, for each of our attacks, images a second by the
+number of images at a time. A rival that takes longer than `--time_limit` "did
+not finish"; one that is not installed is left out, and said to be. Fails (exit
+code 1) if a requirement is not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+# This file has the name of a package of ours, which must be found first.
+sys.path.pop(0)
+import attacks
+import data
+import models
+
+sys.path.append(str(Path(__file__).resolve().parent))
+import rival_attacks
+from rounds import machine, markdown_table, write_json
+
+UNTARGETED, TARGETED = None, "random"
+CW = {"kappa": 0.0, "learning_rate": 0.01}
+JSMA = {"theta": 1.0, "gamma": 0.1}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One row of the table.
+
+    Attributes:
+        attack: Ours, by name.
+        params: Ours.
+        rival: Function of `rival_attacks`.
+        rival_params: Its parameters.
+        label: What the rival is called.
+        images: How many.
+        speedup: Required, at least; None is reported only.
+        distance: Which one is compared.
+        distance_ratio: Ours over the rival's, at most; None: reported only.
+        success: Required of ours: `equal` to the rival's, `all`, or None.
+        identical: The images themselves must be the same.
+        warm_up: Whether the rival runs once before it is timed. Not worth it
+            where it takes minutes.
+    """
+
+    attack: str
+    params: dict[str, Any]
+    rival: str
+    rival_params: dict[str, Any]
+    label: str
+    images: int
+    speedup: float | None
+    distance: str
+    distance_ratio: float | None = None
+    success: str | None = None
+    identical: bool = False
+    warm_up: bool = True
+
+
+COMPARISONS = {
+    "deepfool": Comparison(
+        attack="deepfool",
+        params={"steps": 50, "overshoot": 0.02, "candidates": 10},
+        rival="foolbox_deepfool",
+        rival_params={
+            "steps": 50,
+            "overshoot": 0.02,
+            "candidates": 10,
+            "batch_size": 100,
+        },
+        label="Foolbox DeepFool L2",
+        images=1000,
+        speedup=5.0,
+        distance="l2",
+        distance_ratio=1.02,
+        success="equal",
+    ),
+    "cw_l2": Comparison(
+        attack="cw_l2",
+        params={
+            "target": UNTARGETED,
+            "binary_search_steps": 9,
+            "max_iterations": 1000,
+            "initial_const": 1e-3,
+            "abort_early": True,
+            **CW,
+        },
+        rival="foolbox_cw_l2",
+        rival_params={
+            "binary_search_steps": 9,
+            "steps": 1000,
+            "stepsize": 0.01,
+            "confidence": 0.0,
+            "initial_const": 1e-3,
+            "abort_early": True,
+            "batch_size": 100,
+        },
+        label="Foolbox CW-L2",
+        images=100,
+        speedup=4.0,
+        distance="l2",
+        distance_ratio=1.02,
+        success="equal",
+        warm_up=False,
+    ),
+    "jsma": Comparison(
+        attack="jsma",
+        params={"target": TARGETED, **JSMA},
+        rival="art_jsma",
+        rival_params={**JSMA, "batch_size": 100},
+        label="ART JSMA (another, simpler algorithm)",
+        images=200,
+        speedup=10.0,
+        distance="l0",
+    ),
+    "plain_jsma": Comparison(
+        attack="jsma",
+        params={"target": TARGETED, **JSMA},
+        rival="plain_jsma",
+        rival_params=JSMA,
+        label="the plain JSMA of the tests",
+        images=20,
+        speedup=100.0,
+        distance="l0",
+        identical=True,
+    ),
+    "cw_linf": Comparison(
+        attack="cw_linf",
+        params={"target": TARGETED, "kappa": 0.0},
+        rival="art_cw_linf",
+        rival_params={
+            "confidence": 0.0,
+            "learning_rate": 5e-3,
+            "max_iter": 1000,
+            "batch_size": 5,
+        },
+        label="ART CW-Linf",
+        images=5,
+        speedup=20.0,
+        distance="linf",
+        distance_ratio=1.05,
+        success="all",
+        warm_up=False,
+    ),
+    "cw_l0": Comparison(
+        attack="cw_l0",
+        params={"target": TARGETED, "kappa": 0.0},
+        rival="art_cw_l0",
+        rival_params={
+            "confidence": 0.0,
+            "learning_rate": 0.01,
+            "max_iter": 1000,
+            "batch_size": 5,
+        },
+        label="ART CW-L0",
+        images=5,
+        speedup=20.0,
+        distance="l0",
+        distance_ratio=1.05,
+        success="all",
+        warm_up=False,
+    ),
+    "lbfgs": Comparison(
+        attack="lbfgs",
+        params={"target": TARGETED},
+        rival="scipy_lbfgs",
+        rival_params={},
+        label="SciPy's L-BFGS-B, one image at a time",
+        images=50,
+        speedup=4.0,
+        distance="l2",
+        distance_ratio=1.05,
+        success="equal",
+    ),
+}
+
+# Images at a time, and the attacks that are timed at each.
+BATCH_SIZES = (1, 8, 64, 256)
+GROWTH: dict[str, dict[str, Any]] = {
+    "fgsm": {},
+    "iterative_gradient_sign": {},
+    "pgd": {},
+    "deepfool": {},
+    "lbfgs": {},
+    "jsma": {},
+    "cw_l2": {"binary_search_steps": 3, "max_iterations": 100},
+    "cw_linf": {"max_iterations": 50},
+    "cw_l0": {"max_iterations": 20},
+}
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if arguments.child:
+        _run_child(arguments)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        rows = [
+            _compare(arguments, each, Path(name)) for each in arguments.only
+        ]
+        growth = [
+            _measure_growth(arguments, each, Path(name))
+            for each in arguments.growth
+        ]
+    report = {"machine": machine(), "comparisons": rows, "growth": growth}
+    print(_text(report))
+    if arguments.json:
+        write_json(arguments.json, report)
+    return 0 if all(row.get("reached", True) for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--classifier", type=Path, required=True)
+    parser.add_argument("--data_dir", type=Path, default=None)
+    parser.add_argument("--seed", type=int, default=0, help="of the targets")
+    parser.add_argument(
+        "--only",
+        type=_names(COMPARISONS),
+        default=list(COMPARISONS),
+        help=f"some of {','.join(COMPARISONS)}",
+    )
+    parser.add_argument(
+        "--growth",
+        type=_names(GROWTH),
+        default=list(GROWTH),
+        help="attacks to time at several batch sizes",
+    )
+    parser.add_argument(
+        "--images", type=int, help="instead of each comparison's own number"
+    )
+    parser.add_argument(
+        "--time_limit", type=float, default=600.0, help="seconds (default 600)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _names(known: dict[str, Any]) -> Any:
+    def parse(text: str) -> list[str]:
+        names = [name for name in text.split(",") if name]
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} is not one of {', '.join(known)}"
+                )
+        return names
+
+    return parse
+
+
+# In a process of its own: one attack on some images
+
+
+def _run_child(arguments: argparse.Namespace) -> None:
+    """Runs `ours/NAME`, `rival/NAME` or `growth/NAME/BATCH_SIZE`."""
+    role, name, *rest = arguments.child.split("/")
+    classifier = models.Classifier.load(arguments.classifier)
+    if role == "growth":
+        size = int(rest[0])
+        count, warm_up = max(16, size), True
+        run = _ours(classifier, name, {**GROWTH[name], "batch_size": size})
+    else:
+        comparison = COMPARISONS[name]
+        count = arguments.images or comparison.images
+        warm_up = role == "ours" or comparison.warm_up
+        run = (
+            _ours(classifier, comparison.attack, comparison.params)
+            if role == "ours"
+            else getattr(rival_attacks, comparison.rival)(
+                classifier, **comparison.rival_params
+            )
+        )
+    images, labels = _images(classifier, arguments.data_dir, count)
+    targets = _targets(classifier, arguments.seed, labels)
+    if warm_up:  # Compiles, and fills caches.
+        few = 2 if role == "rival" else count
+        run(images[:few], labels[:few], targets[:few])
+    wall, cpu = time.perf_counter(), time.process_time()
+    adversarial = run(images, labels, targets)
+    seconds = [time.perf_counter() - wall, time.process_time() - cpu]
+    np.savez(
+        arguments.output,
+        adversarial=adversarial,
+        images=images,
+        labels=labels,
+        targets=targets,
+        seconds=np.array(seconds),
+    )
+
+
+def _ours(
+    classifier: models.Classifier, name: str, params: dict[str, Any]
+) -> rival_attacks.Rival:
+    attack = attacks.get(name, **params)
+    is_targeted = getattr(attack, "target", None) is not None
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        result = attack(
+            classifier, images, labels, targets=targets if is_targeted else None
+        )
+        return result.adversarial.numpy()
+
+    return run
+
+
+def _images(
+    classifier: models.Classifier, data_dir: Path | None, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first test images that the classifier gets right."""
+    dataset = data.load("mnist", data_dir=data_dir)
+    images, labels = [], []
+    left = count
+    for batch in dataset.batches("test", 256):
+        predicted = classifier.predict(batch["images"].numpy()).argmax(-1)
+        right = np.flatnonzero(predicted == batch["labels"].numpy())[:left]
+        images.append(batch["images"].numpy()[right])
+        labels.append(batch["labels"].numpy()[right])
+        left -= len(right)
+        if not left:
+            break
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _targets(
+    classifier: models.Classifier, seed: int, labels: np.ndarray
+) -> np.ndarray:
+    offsets = np.random.default_rng(seed).integers(
+        1, classifier.num_classes, len(labels)
+    )
+    return (labels + offsets) % classifier.num_classes
+
+
+# In the parent: judging what the processes made
+
+
+def _start(
+    arguments: argparse.Namespace, child: str, output: Path
+) -> dict[str, np.ndarray] | str:
+    """What a process made, or why it made nothing."""
+    command = [
+        sys.executable,
+        __file__,
+        f"--classifier={arguments.classifier}",
+        f"--seed={arguments.seed}",
+        f"--child={child}",
+        f"--output={output}",
+    ]
+    if arguments.data_dir is not None:
+        command.append(f"--data_dir={arguments.data_dir}")
+    if arguments.images is not None:
+        command.append(f"--images={arguments.images}")
+    print(f"{child} ...", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(
+            command,
+            timeout=arguments.time_limit,
+            check=False,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not finish in {arguments.time_limit:.0f} s"
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    with np.load(output, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _compare(
+    arguments: argparse.Namespace, name: str, folder: Path
+) -> dict[str, Any]:
+    comparison = COMPARISONS[name]
+    made = {
+        role: _start(arguments, f"{role}/{name}", folder / f"{role}_{name}.npz")
+        for role in ("ours", "rival")
+    }
+    classifier = models.Classifier.load(arguments.classifier)
+    judged = {
+        role: each if isinstance(each, str) else _judge(classifier, each, name)
+        for role, each in made.items()
+    }
+    row = {
+        "comparison": name,
+        "against": comparison.label,
+        "params": comparison.params,
+        "rival_params": comparison.rival_params,
+        **judged,
+    }
+    ours, rival = judged["ours"], judged["rival"]
+    if isinstance(ours, str):
+        return {**row, "reached": False}
+    if isinstance(rival, str):
+        return row
+    means = _mean_distances(ours, rival)
+    row |= {
+        "speedup": rival["seconds"] / ours["seconds"],
+        "mean_distances": means,
+        "distance_ratio": (
+            means[0] / means[1] if means[0] and means[1] else None
+        ),
+        "identical": bool(
+            np.array_equal(
+                made["ours"]["adversarial"], made["rival"]["adversarial"]
+            )
+        ),
+    }
+    return {**row, "reached": _is_reached(comparison, row)}
+
+
+def _mean_distances(
+    ours: dict[str, Any], rival: dict[str, Any]
+) -> list[float | None]:
+    """Of ours and of the rival, over the images that both fooled."""
+    fooled = np.logical_and(ours["fooled"], rival["fooled"])
+    if not fooled.any():
+        return [None, None]
+    return [
+        float(np.asarray(each["distances"])[fooled].mean())
+        for each in (ours, rival)
+    ]
+
+
+def _judge(
+    classifier: models.Classifier, made: dict[str, np.ndarray], name: str
+) -> dict[str, Any]:
+    comparison = COMPARISONS[name]
+    adversarial = np.clip(made["adversarial"], 0.0, 1.0)
+    predicted = classifier.predict(adversarial.astype(np.float32)).argmax(-1)
+    is_targeted = comparison.params.get("target") is not None
+    change = (adversarial - made["images"]).reshape(len(predicted), -1)
+    size = np.abs(change.astype(np.float64))
+    distances = {
+        "l0": (size > 1e-6).sum(-1).astype(float),
+        "l2": np.sqrt((size**2).sum(-1)),
+        "linf": size.max(-1),
+    }
+    return {
+        "images": len(predicted),
+        "seconds": float(made["seconds"][0]),
+        "cpu_seconds": float(made["seconds"][1]),
+        "fooled": (
+            predicted == made["targets"]
+            if is_targeted
+            else predicted != made["labels"]
+        ).tolist(),
+        "distances": distances[comparison.distance].tolist(),
+    }
+
+
+def _is_reached(comparison: Comparison, row: dict[str, Any]) -> bool:
+    ours, rival = row["ours"]["fooled"], row["rival"]["fooled"]
+    ratio, at_most = row["distance_ratio"], comparison.distance_ratio
+    return (
+        (comparison.speedup is None or row["speedup"] >= comparison.speedup)
+        and (at_most is None or (ratio is not None and ratio <= at_most))
+        and (comparison.success != "equal" or sum(ours) >= sum(rival))
+        and (comparison.success != "all" or all(ours))
+        and (not comparison.identical or row["identical"])
+    )
+
+
+def _measure_growth(
+    arguments: argparse.Namespace, name: str, folder: Path
+) -> dict[str, Any]:
+    speeds: dict[str, float | str] = {}
+    for size in BATCH_SIZES:
+        child = f"growth/{name}/{size}"
+        made = _start(arguments, child, folder / f"{name}_{size}.npz")
+        speeds[str(size)] = (
+            made
+            if isinstance(made, str)
+            else len(made["images"]) / float(made["seconds"][0])
+        )
+    return {"attack": name, "params": GROWTH[name], "speeds": speeds}
+
+
+# What people read
+
+
+def _text(report: dict[str, Any]) -> str:
+    header = [
+        "ours against",
+        "images",
+        "images a second",
+        "times as fast",
+        "fooled, %",
+        "mean distance",
+        "ratio",
+        "required",
+        "",
+    ]
+    rows = [_line(row) for row in report["comparisons"]]
+    growth = [
+        [row["attack"], json.dumps(row["params"]) if row["params"] else ""]
+        + [
+            speed if isinstance(speed, str) else f"{speed:,.2f}"
+            for speed in row["speeds"].values()
+        ]
+        for row in report["growth"]
+    ]
+    sizes = [f"{size} at a time" for size in BATCH_SIZES]
+    return "\n\n".join(
+        [
+            markdown_table(header, rows),
+            "Images a second by the number of images at a time:",
+            markdown_table(["attack", "parameters", *sizes], growth),
+        ]
+    )
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    comparison = COMPARISONS[row["comparison"]]
+    ours, rival = row["ours"], row["rival"]
+    label = f"{comparison.attack} / {comparison.label}"
+    if isinstance(ours, str) or isinstance(rival, str):
+        said = [
+            each if isinstance(each, str) else _speed(each)
+            for each in (ours, rival)
+        ]
+        return [label, str(comparison.images), " / ".join(said)] + [""] * 6
+    means = " / ".join(
+        "-" if mean is None else f"{mean:.4g}" for mean in row["mean_distances"]
+    )
+    ratio = row["distance_ratio"]
+    return [
+        label,
+        str(ours["images"]),
+        f"{_speed(ours)} / {_speed(rival)}",
+        f"{row['speedup']:.1f}",
+        f"{_share(ours)} / {_share(rival)}",
+        f"{comparison.distance} {means}",
+        "-" if ratio is None else f"{ratio:.3f}",
+        _required(comparison),
+        "reached" if row["reached"] else "NOT REACHED",
+    ]
+
+
+def _speed(judged: dict[str, Any]) -> str:
+    return f"{judged['images'] / judged['seconds']:.3g}"
+
+
+def _share(judged: dict[str, Any]) -> str:
+    return f"{100 * np.mean(judged['fooled']):.1f}"
+
+
+def _required(comparison: Comparison) -> str:
+    parts = [f"{comparison.speedup:g} x"] if comparison.speedup else []
+    if comparison.success:
+        parts.append(f"fooled {comparison.success}")
+    if comparison.distance_ratio:
+        parts.append(f"ratio <= {comparison.distance_ratio:g}")
+    if comparison.identical:
+        parts.append("pixel for pixel")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

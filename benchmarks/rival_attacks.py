@@ -1,0 +1,171 @@
+"""The attacks that ours are compared with, behind one signature.
+
+Each rival takes a classifier, images, labels and targets and returns the
+adversarial images; its library is imported when it is first made. Parameters
+are those of our attack, pinned in `attacks.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import models
+
+# The plain implementations that our tests compare with, too.
+_TESTS = Path(__file__).resolve().parents[1] / "tests" / "attacks"
+
+Rival = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class MissingLibraryError(RuntimeError):
+    """A rival's library is not installed; the message says what to install."""
+
+
+def foolbox_deepfool(
+    classifier: models.Classifier, batch_size: int, **params: Any
+) -> Rival:
+    import foolbox
+
+    attack = foolbox.attacks.L2DeepFoolAttack(**params)
+    return _foolbox(classifier, attack, batch_size)
+
+
+def foolbox_cw_l2(
+    classifier: models.Classifier, batch_size: int, **params: Any
+) -> Rival:
+    import foolbox
+
+    attack = foolbox.attacks.L2CarliniWagnerAttack(**params)
+    return _foolbox(classifier, attack, batch_size)
+
+
+def _foolbox(
+    classifier: models.Classifier, attack: Any, batch_size: int
+) -> Rival:
+    import foolbox
+
+    model = foolbox.TensorFlowModel(_compiled(classifier), bounds=(0, 1))
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            _, clipped, _ = attack(
+                model,
+                tf.constant(images[rows]),
+                foolbox.criteria.Misclassification(
+                    tf.constant(labels[rows], tf.int64)
+                ),
+                epsilons=None,
+            )
+            parts.append(np.asarray(clipped))
+        return np.concatenate(parts)
+
+    return run
+
+
+def art_jsma(classifier: models.Classifier, **params: Any) -> Rival:
+    return _art(classifier, "SaliencyMapMethod", **params)
+
+
+def art_cw_linf(classifier: models.Classifier, **params: Any) -> Rival:
+    return _art(classifier, "CarliniLInfMethod", targeted=True, **params)
+
+
+def art_cw_l0(classifier: models.Classifier, **params: Any) -> Rival:
+    return _art(classifier, "CarliniL0Method", targeted=True, **params)
+
+
+def _art(classifier: models.Classifier, name: str, **params: Any) -> Rival:
+    try:
+        from art.attacks import evasion
+        from art.estimators.classification import TensorFlowV2Classifier
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(
+            "ART is not installed; pip install adversarial-robustness-toolbox"
+        ) from error
+    wrapped = TensorFlowV2Classifier(
+        model=_compiled(classifier),
+        nb_classes=classifier.num_classes,
+        input_shape=classifier.image_shape,
+        loss_object=tf.keras.losses.CategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
+    attack = getattr(evasion, name)(wrapped, verbose=False, **params)
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        return attack.generate(images, np.eye(classifier.num_classes)[targets])
+
+    return run
+
+
+def plain_jsma(
+    classifier: models.Classifier, theta: float, gamma: float
+) -> Rival:
+    sys.path.insert(0, str(_TESTS))
+    from plain_jsma import plain_jsma as attack
+
+    logits_of = _compiled(classifier)
+
+    @tf.function
+    def jacobian_of(image: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            logits = classifier(image[tf.newaxis])[0]
+        return tape.jacobian(logits, image)
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        return np.stack(
+            [
+                attack(
+                    lambda x: jacobian_of(tf.constant(x)).numpy(),
+                    lambda x: logits_of(tf.constant(x[np.newaxis]))[0].numpy(),
+                    image,
+                    int(target),
+                    theta,
+                    gamma,
+                )
+                for image, target in zip(images, targets, strict=True)
+            ]
+        )
+
+    return run
+
+
+def scipy_lbfgs(classifier: models.Classifier, **params: Any) -> Rival:
+    sys.path.insert(0, str(_TESTS))
+    from scipy_lbfgs import scipy_lbfgs as attack
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        return np.stack(
+            [
+                attack(classifier, image, int(label), int(target), **params)
+                for image, label, target in zip(
+                    images, labels, targets, strict=True
+                )
+            ]
+        )
+
+    return run
+
+
+def _compiled(classifier: models.Classifier) -> Any:
+    """Compiled for them too: what is compared is the attack."""
+    return tf.function(
+        lambda images, training=False: classifier(images),
+        reduce_retracing=True,
+    )
