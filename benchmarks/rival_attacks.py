@@ -146,19 +146,12 @@ def plain_jsma(
 
 def scipy_lbfgs(classifier: models.Classifier, **params: Any) -> Rival:
     sys.path.insert(0, str(_TESTS))
-    from scipy_lbfgs import scipy_lbfgs as attack
+    from scipy_lbfgs import scipy_lbfgs_on as attack
 
     def run(
         images: np.ndarray, labels: np.ndarray, targets: np.ndarray
     ) -> np.ndarray:
-        return np.stack(
-            [
-                attack(classifier, image, int(label), int(target), **params)
-                for image, label, target in zip(
-                    images, labels, targets, strict=True
-                )
-            ]
-        )
+        return attack(classifier, images, targets, **params)
 
     return run
 
