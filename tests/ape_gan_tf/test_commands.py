@@ -121,9 +121,9 @@ def no_data(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--attack=fgms"], "attack must be one of fgsm, iterative_gradient"),
+        (["--attack=fgms"], "attack must be one of cw_l0, cw_l2, "),
         (["--attack=fgms"], "did you mean 'fgsm'?"),
-        (["--attacks=fgsm,pdg"], "attack must be one of fgsm, "),
+        (["--attacks=fgsm,pdg"], "attack must be one of cw_l0, cw_l2, "),
         (["--attack_params=epsilom=0.3"], "did you mean 'epsilon'?"),
         (["--attack_params=epsilon"], "must look like name=value,name=value"),
         (["--attack_params=epsilon=2"], "epsilon must be a number in [0.0, 1."),
