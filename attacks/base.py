@@ -1,13 +1,15 @@
 """What all attacks share: one checked, batched, compiled entry point.
 
-A subclass is a frozen dataclass of hyper-parameters that writes `run`, the
-algorithm on one batch inside a graph, and `epsilons` where it is bound to a
-ball. Everything around it (checks, batches, compilation, the promise that no
-result leaves the box or the ball, the statistics) is here, once.
+A subclass is a frozen dataclass of hyper-parameters that writes the algorithm
+on one batch inside a graph (`BatchAttack.run`; `SearchAttack` in `search.py`),
+and `epsilons` where it is bound to a ball. Everything around it (checks,
+batches, compilation, the promise that no result leaves the box or the ball,
+the statistics) is here, once.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import weakref
@@ -80,7 +82,7 @@ def settings_field(default: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attack:
+class Attack(abc.ABC):
     """Base of all attacks.
 
     Attributes:
@@ -116,31 +118,6 @@ class Attack:
     def epsilons(self, indices: tf.Tensor) -> tf.Tensor:
         """float32 `[B]`: each image's ball in Linf; NaN means no ball."""
         return tf.fill(tf.shape(indices), np.float32(np.nan))
-
-    def run(
-        self,
-        classifier: Any,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        targets: tf.Tensor,
-        starts: tf.Tensor,
-        indices: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attacks one batch inside a graph.
-
-        Args:
-            classifier: Maps images to logits.
-            images: float32 `[B, H, W, C]`, clean.
-            labels: int64 `[B]`.
-            targets: int64 `[B]`, -1 where untargeted.
-            starts: float32 `[B, H, W, C]`, where the search begins.
-            indices: int64 `[B]`, identifies an image to random choices.
-
-        Returns:
-            The adversarial images, and int64 `[B]` gradient evaluations. The
-            box and the ball are enforced by the caller.
-        """
-        raise NotImplementedError
 
     def __call__(
         self,
@@ -230,20 +207,11 @@ class Attack:
             )
         return Inputs(images, labels, targets, starts, indices)
 
+    @abc.abstractmethod
     def _craft(
         self, classifier: Any, inputs: Inputs, progress: Callable[[int], None]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The adversarial images and the gradient evaluations of each."""
-        size = self.images_at_a_time(classifier.image_shape)
-        function = self._compiled(
-            classifier, self.run, _specs(classifier.image_shape)
-        )
-        parts = []
-        for piece in pieces(inputs, size):
-            parts.append(function(*piece))
-            progress(int(piece[0].shape[0]))
-        adversarial, evaluations = zip(*parts, strict=True)
-        return tf.concat(adversarial, 0), tf.concat(evaluations, 0)
 
     def _judge(
         self, classifier: Any, inputs: Inputs, adversarial: tf.Tensor
@@ -303,6 +271,53 @@ class Attack:
                 jit_compile=True if self.xla else None,
             )
         return functions[key]
+
+
+class BatchAttack(Attack):
+    """Base of the attacks that make all images in the same number of steps.
+
+    A subclass writes `run`.
+    """
+
+    @abc.abstractmethod
+    def run(
+        self,
+        classifier: Any,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        targets: tf.Tensor,
+        starts: tf.Tensor,
+        indices: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attacks one batch inside a graph.
+
+        Args:
+            classifier: Maps images to logits.
+            images: float32 `[B, H, W, C]`, clean.
+            labels: int64 `[B]`.
+            targets: int64 `[B]`, -1 where untargeted.
+            starts: float32 `[B, H, W, C]`, where the search begins.
+            indices: int64 `[B]`, identifies an image to random choices.
+
+        Returns:
+            The adversarial images, and int64 `[B]` gradient evaluations. The
+            box and the ball are enforced by the caller.
+        """
+
+    def _craft(
+        self, classifier: Any, inputs: Inputs, progress: Callable[[int], None]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The adversarial images and the gradient evaluations of each."""
+        size = self.images_at_a_time(classifier.image_shape)
+        function = self._compiled(
+            classifier, self.run, _specs(classifier.image_shape)
+        )
+        parts = []
+        for piece in pieces(inputs, size):
+            parts.append(function(*piece))
+            progress(int(piece[0].shape[0]))
+        adversarial, evaluations = zip(*parts, strict=True)
+        return tf.concat(adversarial, 0), tf.concat(evaluations, 0)
 
 
 def _call(

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
-from attacks.base import Attack, per_image
+from attacks.base import BatchAttack, per_image
 from data.checks import check_in_range
 from data.randomness import per_image_uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
+class FGSM(BatchAttack):
     """One step of size epsilon along the sign of the loss's gradient.
 
     Goodfellow et al. 2014; Eq. 2 of the APE-GAN paper, which uses epsilon 0.3

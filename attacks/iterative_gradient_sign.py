@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from attacks.base import Attack, clip_to_ball
+from attacks.base import BatchAttack, clip_to_ball
 from attacks.fgsm import gradient_sign_step
 from data.checks import check_in_range, check_positive_integer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IterativeGradientSign(Attack):
+class IterativeGradientSign(BatchAttack):
     """FGSM in N steps of size alpha, clipped to the epsilon ball after each.
 
     Kurakin et al. 2016; Eq. 3 of the APE-GAN paper, with its Clip. The paper

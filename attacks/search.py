@@ -10,6 +10,7 @@ are done; there progress is reported and Ctrl-C is noticed.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -44,13 +45,13 @@ class SearchAttack(Attack):
 
     steps_per_round: ClassVar[int] = 20
 
+    @abc.abstractmethod
     def begin(self, classifier: Any, inputs: Inputs) -> State:
         """The state of images before the first step, inside a graph."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def advance(self, classifier: Any, inputs: Inputs, state: State) -> State:
         """One step of all images, inside a graph: the same names and types."""
-        raise NotImplementedError
 
     def images_at_a_time(self, image_shape: Sequence[int]) -> int:
         return BATCHES_AT_A_TIME * self._room(image_shape)
