@@ -79,3 +79,15 @@ class Sets:
 @pytest.fixture(scope="session")
 def sets():
     return Sets
+
+
+@pytest.fixture
+def one_file(tmp_path, sets):
+    sets.write(tmp_path / "test", 50)
+    return tmp_path / "test.h5"
+
+
+@pytest.fixture
+def shards(tmp_path, sets):
+    sets.write(tmp_path / "test", 50, shard_size=20)
+    return tmp_path / "test"
