@@ -53,9 +53,7 @@ class CWL0(RisingConstant):
     - The margin must exceed kappa by more than rounding, too, which is 1e-5
       of the largest logit.
     - Of pixels with equal scores the first is frozen first.
-    - There is no `abort_early`: in the published code its False compares a
-      step with a constant, and never succeeds. `independent_channels`, which
-      it advises against, is not offered either.
+    - `independent_channels`, which the code advises against, is not offered.
     """
 
     name = "cw_l0"
@@ -91,7 +89,9 @@ class CWL0(RisingConstant):
             state["is_free"], 2.0 * change + tried.gradient, np.float32(0.0)
         )
         is_solved = tried.is_success & (tried.loss < SOLVED)
-        state = self.next_step(state, gradient * slope, is_solved)
+        distance = tf.reduce_sum(tf.square(change), axis=[1, 2, 3])
+        loss = distance + state["constant"] * tried.loss
+        state = self.next_step(state, loss, gradient * slope, is_solved)
         state = _keep(state, is_solved, images)
         state = _freeze(state, is_solved, images - inputs.images, gradient)
         return {

@@ -24,8 +24,6 @@ from attacks.search import State, choose_rows
 from data.checks import check_positive_integer
 
 NO_UPPER_BOUND = 1e10
-CHECKS_PER_RUN = 10
-ENOUGH_PROGRESS = 0.9999
 REPEAT_FROM = 10  # Searches; from here on the last one repeats the best.
 
 
@@ -112,11 +110,10 @@ class CWL2(CarliniWagner):
         is_over = state["updates"] == self.max_iterations
         previous = state["previous"]
         if self.abort_early:
-            interval = max(1, self.max_iterations // CHECKS_PER_RUN)
-            is_check = (state["updates"] - 1) % interval == 0
-            is_stuck = loss > ENOUGH_PROGRESS * previous
-            is_over |= is_check & is_stuck
-            previous = tf.where(is_check, loss, previous)
+            is_stuck, previous = self.check_progress(
+                state["updates"] - 1, loss, previous
+            )
+            is_over |= is_stuck
         runs = state["runs"] + tf.cast(is_over, tf.int64)
         fresh = {
             **self._next_constants(state, runs),

@@ -45,8 +45,6 @@ class CWLinf(RisingConstant):
       unchanged.
     - Success is a margin of more than kappa, and more than rounding, which is
       1e-5 of the largest logit. The published code has no kappa here.
-    - There is no `abort_early`: in the published code its False compares a
-      step with a constant, and never succeeds.
 
     Attributes:
         decrease_factor: How far tau falls, in (0, 1); near 1 is exacter.
@@ -85,7 +83,7 @@ class CWLinf(RisingConstant):
         loss = constant * tried.loss + _sum(tf.abs(excess))
         is_solved = tried.is_success & (loss < SOLVED * constant)
         largest = tf.reduce_max(tf.abs(change), axis=[1, 2, 3])
-        state = self.next_step(state, gradient, is_solved)
+        state = self.next_step(state, loss, gradient, is_solved)
         state = self._lower_tau(state, is_solved, largest)
         state = _keep_best(state, is_solved, largest, images)
         return {

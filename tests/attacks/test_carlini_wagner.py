@@ -181,22 +181,63 @@ EVALUATIONS = {
 }
 
 
-@EACH
-def test_a_classifier_without_gradient_is_a_failure(batch, attack):
+@pytest.fixture
+def without_gradient():
+    """A classifier whose gradient is 0 everywhere."""
+
     def constant(images):
         zeros = 0.0 * tf.reduce_sum(images, axis=[1, 2, 3])
         return tf.stack([zeros + 1.0, zeros, zeros], axis=-1)
 
-    classifier = models.Classifier.from_callable(
+    return models.Classifier.from_callable(
         constant, image_shape=(4, 5, 1), num_classes=3, fingerprint="constant"
     )
+
+
+@EACH
+def test_a_classifier_without_gradient_is_a_failure(
+    without_gradient, batch, attack
+):
     images, _ = batch
-    result = attack(classifier, images, np.zeros(9, int))
+    result = attack(without_gradient, images, np.zeros(9, int))
     assert not result.success.numpy().any()
     np.testing.assert_array_equal(result.adversarial, images)
     np.testing.assert_array_equal(
         result.gradient_evaluations, EVALUATIONS[attack.name]
     )
+
+
+@pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda x: x.name)
+def test_a_constant_that_leads_nowhere_is_given_up_early(
+    without_gradient, batch, attack
+):
+    images, _ = batch
+    hasty = with_params(attack, abort_early=True)
+    result = hasty(without_gradient, images[:2], [0, 0])
+    # Of the 100 steps those up to the second check, 10 after the first.
+    constants = EVALUATIONS[attack.name] // 100
+    np.testing.assert_array_equal(result.gradient_evaluations, constants * 11)
+
+
+@pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda x: x.name)
+def test_giving_up_early_costs_less_and_little_distance(
+    linear, classifier, batch, attack
+):
+    # Greyish, since black and white look like no progress at first.
+    images = 0.25 + 0.5 * batch[0]
+    labels = linear.logits(images).argmax(-1)
+    patient = attack(classifier, images, labels)
+    hasty = with_params(attack, abort_early=True)(classifier, images, labels)
+    assert hasty.success.numpy().all()
+    spent = [
+        result.gradient_evaluations.numpy().sum() for result in (hasty, patient)
+    ]
+    assert spent[0] < 0.8 * spent[1]
+    distances = [
+        getattr(result, attack.distance).numpy().mean()
+        for result in (hasty, patient)
+    ]
+    assert distances[0] <= 1.1 * distances[1]
 
 
 @EACH
@@ -334,6 +375,7 @@ def test_no_images_are_no_work(classifier):
         (CWL0, {"initial_const": 0.0}, "initial_const must be a number in"),
         (CWL2, {"binary_search_steps": 0}, "binary_search_steps must be"),
         (CWL2, {"abort_early": 1}, "abort_early must be True or False"),
+        (CWL0, {"abort_early": None}, "abort_early must be True or False"),
         (CWLinf, {"decrease_factor": 1.0}, "decrease_factor must be a number"),
         (CWLinf, {"largest_const": 1e-6}, "largest_const must be a number in"),
         (CWL0, {"const_factor": 1.0}, "const_factor must be a number in"),
@@ -362,6 +404,7 @@ def test_the_defaults_are_those_of_the_published_code():
         "max_iterations": 1000,
         "const_factor": 2.0,
         "reduce_const": False,
+        "abort_early": False,
     }
     assert CWLinf().params == {
         **ladder,
