@@ -113,9 +113,12 @@ class RisingConstant(CarliniWagner):
     constant, and never succeeds). Ours is that of CW-L2, and off by default.
 
     Attributes:
+        largest_const: Constants from here on are not tried.
+        const_factor: What the constant is multiplied with.
+        reduce_const: Halve the constant when a problem is solved.
         abort_early: Raise the constant when, between two of ten checks, the
-            loss has not fallen to 0.9999 of what it was. Cheaper, but the
-            last constants may have needed their time.
+            loss has not fallen to 0.9999 of what it was. Cheaper, but some
+            problems then count as unsolved that patience would solve.
     """
 
     largest_const: float = 20.0
