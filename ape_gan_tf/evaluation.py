@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,15 @@ import attacks
 import data
 import models
 from ape_gan_tf.crafting import check_classes
+from ape_gan_tf.error_counter import ErrorCounter
 from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.perturbation import (
+    Perturb,
+    Perturbed,
+    attack_on,
+    medians,
+    stored,
+)
 from ape_gan_tf.progress import Progress
 from data.checks import check_in_range, check_one_of
 from data.randomness import per_image_normal
@@ -123,13 +131,15 @@ class Subject:
         return self.classifier.behind(self.purifier)
 
     @functools.cached_property
-    def counters(self) -> list[ErrorCounter]:
-        """Of the classifier alone and of the defended one, if there is one.
+    def counters(self) -> dict[str, ErrorCounter]:
+        """Of the `target` alone and behind the purifier, if there is one.
 
         Kept, because each compiles a function.
         """
-        networks = [self.classifier, self.defended]
-        return [ErrorCounter(each) for each in networks if each is not None]
+        counters = {"target": ErrorCounter(self.classifier)}
+        if self.defended is not None:
+            counters["purified"] = ErrorCounter(self.defended)
+        return counters
 
     def batches(self) -> tf.data.Dataset:
         return self.dataset.batches(
@@ -224,7 +234,9 @@ def evaluate_set(
         seed=provenance.seed,
     )
     batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
-    return _measure(subject, row, batches, [_stored], metrics)
+    victim = "target" if row.threat_model != "white_box" else "purified"
+    perturb = stored(provenance.attack if is_own else None)
+    return _measure(subject, row, batches, {victim: perturb}, metrics)
 
 
 def _crafted_on(provenance: data.Provenance) -> str:
@@ -247,21 +259,15 @@ def _is_own(subject: Subject, provenance: data.Provenance) -> bool:
     )
 
 
-Perturb = Callable[[dict[str, tf.Tensor]], tf.Tensor]
-
-
-def _stored(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-    return batch["adversarial"]
-
-
 def _measure_benign(
     subject: Subject, benign: BenignInput, metrics: MetricsFile
 ) -> Row:
-    def perturb(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        return benign(batch["images"], batch["index"])
+    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
+        return Perturbed(benign(batch["images"], batch["index"]))
 
     row = subject.row(benign.name, benign.params, "benign")
-    return _measure(subject, row, subject.batches(), [perturb], metrics)
+    whole = {"target": perturb}
+    return _measure(subject, row, subject.batches(), whole, metrics)
 
 
 def _measure_attack(
@@ -274,121 +280,65 @@ def _measure_attack(
         attack, seed=subject.seed, batch_size=subject.batch_size
     )
     row = subject.row(attack.name, attack.params, threat)
-    perturbs = [attack_on(subject.classifier, attack)]
+    perturbs = {"target": attack_on(subject.classifier, attack)}
     if threat == "white_box" and subject.defended is not None:
-        perturbs.append(attack_on(subject.defended, attack))
+        perturbs["purified"] = attack_on(subject.defended, attack)
         row = dataclasses.replace(row, crafted_on=subject.defended.fingerprint)
     return _measure(subject, row, subject.batches(), perturbs, metrics)
-
-
-def attack_on(victim: models.Classifier, attack: attacks.Attack) -> Perturb:
-    """A function from a batch to its adversarial images for `victim`."""
-
-    def perturb(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        return attack(
-            victim, batch["images"], batch["labels"], indices=batch["index"]
-        ).adversarial
-
-    return perturb
 
 
 def _measure(
     subject: Subject,
     row: Row,
     batches: tf.data.Dataset,
-    perturbs: Sequence[Perturb],
+    perturbs: Mapping[str, Perturb],
     metrics: MetricsFile,
 ) -> Row:
-    """Fills in a row's errors, unless they are known already.
+    """Fills in a row's figures, unless they are known already.
 
-    The first of `perturbs` makes the images for the bare classifier, the last
-    those for the defended one: one function where both see the same.
+    `perturbs` makes the images for the `target` alone and for the `purified`
+    one, which sees the target's where it has none of its own. Images made for
+    the purified one alone say nothing about the target.
     """
     known = metrics.find(row)
     if known is not None:
         return known
-    counters = subject.counters
-    for counter in counters:
+    counters = {
+        who: counter
+        for who, counter in subject.counters.items()
+        if who in perturbs or "target" in perturbs
+    }
+    distances: dict[str, list[np.ndarray]] = {who: [] for who in perturbs}
+    for counter in counters.values():
         counter.reset()
     description = " ".join([row.threat_model, row.input, _brief(row.params)])
     with Progress(description.strip(), row.count, "images") as progress:
         for batch in batches:
-            images = [perturb(batch) for perturb in perturbs]
-            counters[0].add(images[0], batch["labels"])
-            for counter in counters[1:]:
-                counter.add(images[-1], batch["labels"])
+            made = {who: perturb(batch) for who, perturb in perturbs.items()}
+            for who, counter in counters.items():
+                seen = made[who if who in made else "target"]
+                counter.add(seen.images, batch["labels"])
+            for who, each in made.items():
+                if each.distances is not None:
+                    distances[who].append(each.distances)
             progress.update(int(batch["labels"].shape[0]))
     has_top_5 = subject.classifier.num_classes == TOP_5_CLASSES
-    errors = _errors(counters, has_top_5)
-    if row.threat_model == "white_box" and perturbs == [_stored]:
-        errors = {k: v for k, v in errors.items() if "purified" in k}
-    row = dataclasses.replace(row, **errors)
+    row = dataclasses.replace(
+        row, **_errors(counters, has_top_5), **medians(row.input, distances)
+    )
     metrics.add(row)
     return row
 
 
 def _errors(
-    counters: Sequence[ErrorCounter], has_top_5: bool
+    counters: dict[str, ErrorCounter], has_top_5: bool
 ) -> dict[str, Any]:
     errors: dict[str, Any] = {}
-    for who, counter in zip(("target", "purified"), counters, strict=False):
+    for who, counter in counters.items():
         errors[f"{who}_error"] = counter.error()
         if has_top_5:
             errors[f"{who}_top5_error"] = counter.top5_error()
     return errors
-
-
-class ErrorCounter:
-    """Counts how often a classifier's argmax is not the label.
-
-    Args:
-        classifier: Maps images to logits; NaN logits count as wrong.
-    """
-
-    def __init__(self, classifier: models.Classifier) -> None:
-        self._count = 0
-        self._wrong = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
-        shape = [None, *classifier.image_shape]
-        self._add = tf.function(
-            lambda images, labels: self._wrong.assign_add(
-                _wrong_top_1_and_5(classifier(images), labels)
-            ),
-            input_signature=[
-                tf.TensorSpec(shape, tf.float32),
-                tf.TensorSpec([None], tf.int64),
-            ],
-        )
-
-    def reset(self) -> None:
-        """Starts again from zero."""
-        self._count = 0
-        self._wrong.assign([0, 0])
-
-    def add(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """Counts one batch."""
-        self._count += int(labels.shape[0])
-        self._add(images, labels)
-
-    def error(self) -> float:
-        """Top-1 error in percent of all images so far."""
-        return self._percent(0)
-
-    def top5_error(self) -> float:
-        """Top-5 error in percent of all images so far."""
-        return self._percent(1)
-
-    def _percent(self, column: int) -> float:
-        if not self._count:
-            raise ValueError("there are no images to measure an error on")
-        return 100.0 * int(self._wrong[column]) / self._count
-
-
-def _wrong_top_1_and_5(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    broken = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
-    top_1 = tf.argmax(logits, -1) != labels
-    top_5 = ~tf.math.in_top_k(labels, logits, k=min(5, logits.shape[-1]))
-    wrong = tf.stack([top_1 | broken, top_5 | broken])
-    return tf.reduce_sum(tf.cast(wrong, tf.int64), axis=-1)
 
 
 def _identify(network: Any) -> dict[str, str]:

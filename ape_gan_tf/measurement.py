@@ -135,7 +135,7 @@ def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
         for each in measurement.benign
     ]
     kinds += [
-        (_label(attack), attack_on(subject.classifier, attack)(batch))
+        (_label(attack), attack_on(subject.classifier, attack)(batch).images)
         for attack in measurement.attacks
     ]
     rows = itertools.chain.from_iterable(

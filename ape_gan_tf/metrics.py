@@ -9,6 +9,14 @@ from typing import Any
 from data.files import read_json, write_json
 
 VERSION = 1
+_MEASURED = ("_error", "distance")
+_WHERE_MEASURED = (
+    "target_top5_error",
+    "purified_top5_error",
+    "distance",
+    "target_median_distance",
+    "purified_median_distance",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,14 @@ class Row:
         purified_error: Error behind the purifier, None without one.
         target_top5_error: Where there are 1000 classes, else None.
         purified_top5_error: Likewise.
+        distance: `l0`, `l2` or `linf`, what an attack of minimal norm makes
+            small; None for other inputs, and so are the medians.
+        target_median_distance: Of the perturbations that fool the classifier
+            alone, in [0, 1] units (L0: how many values), over the images that
+            it had right. A failure counts as infinitely far; None where the
+            median is.
+        purified_median_distance: Of those that fool the defended classifier,
+            in a white-box row; else None.
     """
 
     dataset: str
@@ -50,11 +66,14 @@ class Row:
     purified_error: float | None = None
     target_top5_error: float | None = None
     purified_top5_error: float | None = None
+    distance: str | None = None
+    target_median_distance: float | None = None
+    purified_median_distance: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As in the file: top-5 errors only where they were measured."""
+        """As in the file: some figures only where they were measured."""
         row = dataclasses.asdict(self)
-        for name in ("target_top5_error", "purified_top5_error"):
+        for name in _WHERE_MEASURED:
             if row[name] is None:
                 del row[name]
         return row
@@ -65,7 +84,7 @@ class Row:
 
     def _identity(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
-        return {k: v for k, v in row.items() if not k.endswith("_error")}
+        return {k: v for k, v in row.items() if not k.endswith(_MEASURED)}
 
 
 class MetricsFile:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attacks
 from ape_gan_tf import paper
 from ape_gan_tf.metrics import Row
 from data.files import write_text
@@ -19,24 +20,42 @@ OBLIVIOUS_WARNING = (
 )
 
 
+DISTANCE_REMARK = (
+    "Median distance: how far the attack had to move an image, over the images "
+    "that were right before; an attack that failed counts as infinitely far. "
+    "In white-box rows, that to fool the classifier alone / to fool it behind "
+    "the purifier."
+)
+
+
 def describe_input(row: Row) -> str:
-    """`fgsm, epsilon 0.3` and the like."""
+    """`fgsm, epsilon 0.3` and the like: epsilon, and what is not default."""
+    attack = attacks.ATTACKS.get(row.input)
+    usual = {} if attack is None else attack().params
     params = [
         f"{name} {_number(value)}"
         for name, value in row.params.items()
         if value is not None
+        and (name == "epsilon" or name not in usual or value != usual[name])
     ]
     return ", ".join([row.input.replace("_", " "), *params])
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table of error rates, the paper's beside them if known."""
+    """A Markdown table of error rates, and what else there is.
+
+    That is the paper's error rates, where they are known, and the median
+    distances of attacks of minimal norm.
+    """
     with_paper = any(paper.errors(row) for row in rows)
+    with_distance = any(row.distance for row in rows)
     header = ["input", "threat model", "images", "classifier", "purified"]
     if with_paper:
         header += ["paper: classifier", "paper: purified"]
+    if with_distance:
+        header += ["median distance"]
     lines = [header, ["---", "---"] + ["---:"] * (len(header) - 2)]
-    lines += [_cells(row, with_paper) for row in rows]
+    lines += [_cells(row, with_paper, with_distance) for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -62,6 +81,8 @@ def write_report(
         paper.REMARKS[name]
         for name in sorted({row.dataset for row in rows if paper.errors(row)})
     ]
+    if any(row.distance for row in rows):
+        parts.append(DISTANCE_REMARK)
     is_defended = any(row.purifier is not None for row in rows)
     if is_defended and not any(r.threat_model == "white_box" for r in rows):
         parts.append(OBLIVIOUS_WARNING)
@@ -75,7 +96,7 @@ def write_report(
     write_text(path, "\n\n".join(parts) + "\n")
 
 
-def _cells(row: Row, with_paper: bool) -> list[str]:
+def _cells(row: Row, with_paper: bool, with_distance: bool) -> list[str]:
     cells = [
         describe_input(row),
         row.threat_model.replace("_", "-"),
@@ -86,6 +107,8 @@ def _cells(row: Row, with_paper: bool) -> list[str]:
     if with_paper:
         errors = paper.errors(row) or (None, None)
         cells += ["" if error is None else f"{error:.1f}" for error in errors]
+    if with_distance:
+        cells += ["" if row.distance is None else _distance(row)]
     return cells
 
 
@@ -93,6 +116,14 @@ def _percent(top_1: float | None, top_5: float | None) -> str:
     if top_1 is None:
         return "-"
     return f"{top_1:.2f}" + ("" if top_5 is None else f" (top-5 {top_5:.2f})")
+
+
+def _distance(row: Row) -> str:
+    medians = [row.target_median_distance]
+    if row.threat_model == "white_box":
+        medians.append(row.purified_median_distance)
+    told = ["infinite" if x is None else f"{x:.4g}" for x in medians]
+    return f"{(row.distance or '').upper()} {' / '.join(told)}"
 
 
 def _number(value: Any) -> str:

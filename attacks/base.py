@@ -96,6 +96,8 @@ class Attack(abc.ABC):
     name: ClassVar[str] = "attack"
     # Which of a result's distances the attack makes small, or is bound by.
     distance: ClassVar[str] = "linf"
+    # Whether the distance is what the attack minimises, not what bounds it.
+    is_minimal_norm: ClassVar[bool] = False
 
     seed: int = dataclasses.field(default=0, metadata={"setting": True})
     batch_size: int | None = settings_field(None)

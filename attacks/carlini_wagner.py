@@ -47,6 +47,8 @@ class CarliniWagner(TargetedAttack):
         initial_const: The first constant to multiply f_6 with.
     """
 
+    is_minimal_norm = True
+
     kappa: float = 0.0
     max_iterations: int = 1000
     learning_rate: float = 0.01

@@ -60,6 +60,7 @@ class DeepFool(SearchAttack):
 
     name: ClassVar[str] = "deepfool"
     distance: ClassVar[str] = "l2"
+    is_minimal_norm: ClassVar[bool] = True
     # Images are done after a few, at different times.
     steps_per_round: ClassVar[int] = 2
 

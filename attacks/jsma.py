@@ -50,6 +50,7 @@ class JSMA(TargetedAttack):
 
     name = "jsma"
     distance = "l0"
+    is_minimal_norm = True
     # Most images take few steps, and do not wait for the others.
     steps_per_round: ClassVar[int] = 5
 

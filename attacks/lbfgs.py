@@ -67,6 +67,7 @@ class LBFGS(TargetedAttack):
 
     name = "lbfgs"
     distance = "l2"
+    is_minimal_norm = True
 
     iterations: int = 150
     search_steps: int = 10

@@ -2,6 +2,7 @@
 
 import pytest
 
+import attacks
 from ape_gan_tf import paper, report
 from ape_gan_tf.metrics import Row
 
@@ -98,6 +99,39 @@ def test_a_description_names_the_parameters():
     assert report.describe_input(noise) == "gaussian noise, variance 0.05"
     row = make_row(params={"epsilon": 8 / 255, "steps": 2})
     assert report.describe_input(row) == "fgsm, epsilon 0.03137, steps 2"
+
+
+def test_a_description_leaves_out_what_is_usual():
+    params = attacks.get("pgd", steps=20).params
+    row = make_row(input="pgd", params=params)
+    assert report.describe_input(row) == "pgd, epsilon 0.3, steps 20"
+    params = attacks.get("cw_l2", target="next").params
+    row = make_row(input="cw_l2", params={**params, "case": "best"})
+    assert report.describe_input(row) == "cw l2, target next, case best"
+
+
+def test_the_table_has_the_distances_of_attacks_that_minimise_them(tmp_path):
+    attack = {"input": "deepfool", "params": {}, "distance": "l2"}
+    rows = [
+        make_row(dataset="digits"),
+        make_row(**attack, dataset="digits", target_median_distance=1.23456),
+        make_row(
+            **attack,
+            dataset="digits",
+            threat_model="white_box",
+            target_median_distance=1.5,
+        ),
+    ]
+    cells = [line.split("|")[-2] for line in report.table(rows).splitlines()]
+    assert [cell.strip() for cell in cells] == [
+        "median distance",
+        "---:",
+        "",
+        "L2 1.235",
+        "L2 1.5 / infinite",
+    ]
+    report.write_report(tmp_path / "report.md", rows, title="A title")
+    assert report.DISTANCE_REMARK in (tmp_path / "report.md").read_text()
 
 
 def test_the_report_is_a_page_with_links_that_work(tmp_path):

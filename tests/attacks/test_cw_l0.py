@@ -140,7 +140,8 @@ def test_pixels_are_counted_whatever_their_channels_do():
 
 def test_the_search_costs_its_steps():
     problem = TwoClasses((4, 5, 1))
-    evaluations = problem.attacked(CWL0(**SEARCH)).gradient_evaluations
+    patient = CWL0(**SEARCH, abort_early=False)
+    evaluations = problem.attacked(patient).gradient_evaluations
     # From 0.1 to 25.6 by 2: nine constants of 150 steps failed in all, and
     # each of the up to 20 successes took some steps more.
     assert (evaluations.numpy() > 9 * 150).all()

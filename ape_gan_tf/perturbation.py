@@ -1,0 +1,99 @@
+"""What an attack makes of a batch, and how far it had to go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import attacks
+import models
+
+
+class Perturbed(NamedTuple):
+    """What became of a batch of B images.
+
+    Attributes:
+        images: float32 `[B, H, W, C]`.
+        distances: float32 `[B]` where an attack of minimal norm made them:
+            how far it had to go, infinity where it failed, NaN where an image
+            was wrong before. Else None.
+    """
+
+    images: tf.Tensor
+    distances: np.ndarray | None = None
+
+
+Perturb = Callable[[dict[str, tf.Tensor]], Perturbed]
+
+
+def attack_on(victim: models.Classifier, attack: attacks.Attack) -> Perturb:
+    """A function from a batch to its adversarial images for `victim`."""
+
+    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
+        result = attack(
+            victim, batch["images"], batch["labels"], indices=batch["index"]
+        )
+        distances = _distances(result._asdict(), attack.name)
+        return Perturbed(result.adversarial, distances)
+
+    return perturb
+
+
+def stored(attack_name: str | None) -> Perturb:
+    """The images of a stored set; the attack, if its distances count."""
+
+    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
+        return Perturbed(batch["adversarial"], _distances(batch, attack_name))
+
+    return perturb
+
+
+def _minimised(attack_name: str | None) -> str | None:
+    """Which distance an attack minimises, if it does and if it is known."""
+    attack = attacks.ATTACKS.get(attack_name or "")
+    if attack is None or not attack.is_minimal_norm:
+        return None
+    return attack.distance
+
+
+def _distances(
+    figures: dict[str, tf.Tensor], attack_name: str | None
+) -> np.ndarray | None:
+    """See `Perturbed`; of the statistics of an attack or of a stored set."""
+    name = _minimised(attack_name)
+    if name is None:
+        return None
+    success = figures["success"].numpy()
+    was_wrong = success & (figures["linf"].numpy() == 0.0)
+    distances = np.where(success, figures[name].numpy(), np.inf)
+    return np.where(was_wrong, np.nan, distances)
+
+
+def medians(
+    attack_name: str, distances: dict[str, list[np.ndarray]]
+) -> dict[str, Any]:
+    """The figures of a `Row` that distances give.
+
+    Args:
+        attack_name: The attack that made them.
+        distances: float32 `[B]` each, see `Perturbed`; of the batches made for
+            the `target`, for the `purified` one, or for both.
+
+    Returns:
+        `distance` and `..._median_distance` of each that has any.
+    """
+    found: dict[str, Any] = {}
+    for who, parts in distances.items():
+        counted = np.concatenate([*parts, np.zeros(0)])
+        counted = counted[~np.isnan(counted)]
+        if len(counted):
+            # The lower of the two in the middle: one may be infinite.
+            median = float(np.quantile(counted, 0.5, method="lower"))
+            found["distance"] = _minimised(attack_name)
+            found[f"{who}_median_distance"] = (
+                median if np.isfinite(median) else None
+            )
+    return found
