@@ -52,6 +52,6 @@ setup(
         ],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "serving": ["tensorflow-serving-api>=2.18"],
-        "benchmark": ["torch>=2.4"],
+        "benchmark": ["adversarial-robustness-toolbox>=1.20", "torch>=2.4"],
     },
 )

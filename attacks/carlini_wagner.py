@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from attacks.base import Inputs, per_image
 from attacks.margin import margin
-from attacks.search import State, choose_rows
+from attacks.search import State, choose_rows, spoil
 from attacks.targets import TargetedAttack
 from data.checks import check_in_range, check_positive_integer
 
@@ -275,11 +275,6 @@ def adam(state: State, gradient: tf.Tensor, learning_rate: float) -> State:
         "second": second,
         "updates": updates,
     }
-
-
-def spoil(is_broken: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Makes rows of NaN where something was not finite."""
-    return choose_rows(is_broken, fill_like(images, np.nan), images)
 
 
 def fill_like(tensor: tf.Tensor, value: float) -> tf.Tensor:

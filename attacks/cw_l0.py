@@ -14,10 +14,9 @@ from attacks.carlini_wagner import (
     RisingConstant,
     attempt,
     box,
-    spoil,
     to_tanh_space,
 )
-from attacks.search import State, choose_rows
+from attacks.search import State, choose_rows, spoil
 
 SURPLUS = 0.01  # Margin beyond kappa that f_6 asks for, as published.
 SOLVED = 1e-4  # f_6 below this solves a problem.

@@ -17,10 +17,9 @@ from attacks.carlini_wagner import (
     box,
     check_boolean,
     fill_like,
-    spoil,
     to_tanh_space,
 )
-from attacks.search import State, choose_rows
+from attacks.search import State, choose_rows, spoil
 from data.checks import check_positive_integer
 
 NO_UPPER_BOUND = 1e10

@@ -15,9 +15,8 @@ from attacks.carlini_wagner import (
     attempt,
     box,
     fill_like,
-    spoil,
 )
-from attacks.search import State, choose_rows
+from attacks.search import State, choose_rows, spoil
 from data.checks import check_in_range
 
 SMALLEST_TAU = 1.0 / 256.0

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from attacks.base import Inputs, per_image
-from attacks.search import SearchAttack, State, choose_rows
+from attacks.search import SearchAttack, State, choose_rows, spoil
 from data.checks import check_in_range, check_one_of, check_positive_integer
 
 BACKENDS = ("compiled", "foolbox")
@@ -139,7 +139,7 @@ class DeepFool(SearchAttack):
         is_wrong = _is_fooled(logits, labels)
         is_broken = _is_broken(logits, gradients, is_wrong)
         return {
-            "adversarial": _spoiled(is_broken, images),
+            "adversarial": spoil(is_broken, images),
             "perturbation": _move(nearest, gradient / per_image(norm)),
             "step": tf.ones_like(labels),
             "candidates": candidates,
@@ -176,7 +176,7 @@ class DeepFool(SearchAttack):
         )
         return {
             **moved,
-            "adversarial": _spoiled(is_broken, adversarial),
+            "adversarial": spoil(is_broken, adversarial),
             "evaluations": state["evaluations"] + tf.cast(~is_over, tf.int64),
             "done": is_over | is_broken | is_stuck,
         }
@@ -305,7 +305,3 @@ def _is_broken(
     is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=[1, 2, 3, 4])
     has_nan = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
     return has_nan | ~(is_finite | is_over)
-
-
-def _spoiled(is_broken: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    return choose_rows(is_broken, np.nan * images, images)

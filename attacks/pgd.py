@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from attacks.base import NO_TARGET, Inputs, clip_to_ball, per_image
-from attacks.search import SearchAttack, State, choose_rows
+from attacks.search import SearchAttack, State, choose_rows, spoil
 from data.checks import check_in_range, check_one_of, check_positive_integer
 from data.randomness import per_image_normal, per_image_uniform
 
@@ -258,12 +258,9 @@ def _has_nan(logits: tf.Tensor) -> tf.Tensor:
 
 
 def _spoil(state: State, is_broken: tf.Tensor) -> State:
-    adversarial = state["adversarial"]
     return {
         **state,
-        "adversarial": choose_rows(
-            is_broken, np.nan * adversarial, adversarial
-        ),
+        "adversarial": spoil(is_broken, state["adversarial"]),
         "done": state["done"] | is_broken,
     }
 

@@ -191,3 +191,9 @@ def choose_rows(
     `tf.where` would broadcast the condition, which is several times slower.
     """
     return tf.raw_ops.Select(condition=condition, x=yes, y=no)
+
+
+def spoil(is_broken: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Makes rows of NaN where something was not finite."""
+    nothing = tf.fill(tf.shape(images), np.float32(np.nan))
+    return choose_rows(is_broken, nothing, images)

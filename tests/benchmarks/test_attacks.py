@@ -1,0 +1,152 @@
+"""The comparison of attacks: what is judged how, and one real comparison."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import models
+
+
+@pytest.fixture
+def script(benchmarks):
+    """The script as a module, by a name that does not hide our package."""
+    spec = importlib.util.spec_from_file_location(
+        "benchmark_of_attacks", benchmarks / "attacks.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look themselves up.
+    yield module, spec.loader.exec_module(module)
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def comparisons(script):
+    return script[0].COMPARISONS
+
+
+def judged(fooled, distances=None, seconds=1.0):
+    return {
+        "images": len(fooled),
+        "seconds": seconds,
+        "gradient_seconds": [],
+        "fooled": fooled,
+        "distances": distances or [1.0] * len(fooled),
+    }
+
+
+def row_of(ours, rival, **changes):
+    return {
+        "ours": ours,
+        "rival": rival,
+        "speedup": rival["seconds"] / ours["seconds"],
+        "distance_ratio": 1.0,
+        "identical": False,
+        **changes,
+    }
+
+
+def test_what_the_issue_asks_for_is_what_is_required(comparisons):
+    found = {
+        name: (each.images, each.speedup, each.distance_ratio)
+        for name, each in comparisons.items()
+    }
+    assert found == {
+        "deepfool": (1000, 5.0, 1.02),
+        "cw_l2": (100, 4.0, 1.02),
+        "jsma": (200, 10.0, None),
+        "plain_jsma": (20, 100.0, None),
+        "cw_linf": (5, 20.0, 1.05),
+        "cw_l0": (5, 20.0, 1.05),
+        "lbfgs": (50, 4.0, 1.05),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("deepfool", {"speedup": 5.0}, True),
+        ("deepfool", {"speedup": 4.9}, False),
+        ("deepfool", {"speedup": 5.0, "distance_ratio": 1.021}, False),
+        ("deepfool", {"speedup": 5.0, "distance_ratio": None}, False),
+        ("cw_linf", {"speedup": 20.0}, False),  # One was not fooled.
+        ("jsma", {"speedup": 10.0, "distance_ratio": 2.0}, True),
+        ("plain_jsma", {"speedup": 100.0}, False),
+        ("plain_jsma", {"speedup": 100.0, "identical": True}, True),
+    ],
+)
+def test_a_row_is_judged_by_all_that_is_required(
+    script, comparisons, name, changes, expected
+):
+    row = row_of(judged([True, False]), judged([True, False]), **changes)
+    assert script[0]._is_reached(comparisons[name], row) is expected
+
+
+def test_fewer_successes_than_the_rivals_are_not_enough(script, comparisons):
+    row = row_of(judged([True, False]), judged([True, True]), speedup=9.0)
+    assert not script[0]._is_reached(comparisons["deepfool"], row)
+
+
+def test_distances_are_compared_where_both_succeeded(script):
+    ours = judged([True, True, False], [1.0, 2.0, 9.0])
+    rival = judged([True, False, True], [4.0, 9.0, 9.0])
+    assert script[0]._mean_distances(ours, rival) == [1.0, 4.0]
+    none = judged([False, False, False])
+    assert script[0]._mean_distances(ours, none) == [None, None]
+
+
+def test_an_unknown_comparison_lists_the_known_ones(benchmarks):
+    done = subprocess.run(
+        [
+            sys.executable,
+            benchmarks / "attacks.py",
+            "--classifier=none",
+            "--only=deepfol",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "'deepfol' is not one of deepfool, cw_l2, jsma" in done.stderr
+
+
+@pytest.mark.real_data
+def test_two_images_are_compared_pixel_for_pixel(
+    benchmarks, real_data_dir, tmp_path
+):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    classifier = models.Classifier.from_keras(model)
+    classifier.save(tmp_path / "classifier")
+    output = tmp_path / "attacks.json"
+    done = subprocess.run(
+        [
+            sys.executable,
+            benchmarks / "attacks.py",
+            f"--classifier={tmp_path / 'classifier'}",
+            f"--data_dir={real_data_dir}",
+            "--only=plain_jsma",
+            "--growth=",
+            "--images=2",
+            f"--json={output}",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(output.read_text())
+    (row,) = report["comparisons"]
+    assert row["identical"] is True
+    assert row["ours"]["fooled"] == row["rival"]["fooled"]
+    assert row["reached"] is (row["speedup"] >= 100.0)
+    assert done.returncode == (0 if row["reached"] else 1), done.stderr
+    assert f"{row['speedup']:.1f}" in done.stdout
+    assert "are the classifier's own passes" in done.stdout
