@@ -20,10 +20,10 @@ from ape_gan_tf.evaluation import (
     Clean,
     GaussianNoise,
     Subject,
-    attack_on,
     evaluate,
 )
 from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.perturbation import attack_on
 from data.checks import check_one_of
 
 IMAGES_IN_FIGURE = 10
