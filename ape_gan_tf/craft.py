@@ -92,10 +92,28 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _print(adversarial_set: data.AdversarialSet) -> None:
+    figures = adversarial_set.statistics()
+    if adversarial_set.provenance.attack == "cw_l0":
+        figures["mean_pixels"] = _mean_pixels(adversarial_set)
     print(f"{adversarial_set.path}:")
-    for name, value in adversarial_set.statistics().items():
+    for name, value in figures.items():
         shown = "-" if value is None else f"{value:.6g}"
         print(f"  {name.replace('_', ' ')}: {shown}")
+
+
+def _mean_pixels(adversarial_set: data.AdversarialSet) -> float | None:
+    """Positions that changed, over the images that are in `mean_l0`.
+
+    CW-L0 makes these few; l0 counts each channel of a position by itself.
+    """
+    import attacks
+
+    counts: list[float] = []
+    for batch in adversarial_set.batches(256):
+        changed = attacks.pixels_changed(batch["adversarial"], batch["images"])
+        is_counted = (batch["success"] & (batch["linf"] > 0.0)).numpy()
+        counts.extend(changed.numpy()[is_counted])
+    return sum(counts) / len(counts) if counts else None
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def craft(
         ValueError: There is something else at `output`, or an argument does
             not fit.
     """
+    refuse_all_targets(attack, "attack")
     writer = _writer(
         attack, classifier, dataset, split, output, limit, shard_size
     )
@@ -160,6 +161,16 @@ def _write_missing(
                 _craft_shard(
                     sinks, attack, classifier, dataset, split, shard, progress
                 )
+
+
+def refuse_all_targets(attack: attacks.Attack, argument: str) -> None:
+    """Raises ValueError where one attack would make three results."""
+    if attacks.wants_all_targets(attack):
+        raise ValueError(
+            f"{argument} must choose one target for each image, got "
+            f"{attack.name} with target=all, which only the command craft, "
+            "craft_all_targets and attacks.attack_all_targets take"
+        )
 
 
 def check_classes(classifier: models.Classifier, dataset: data.Dataset) -> None:

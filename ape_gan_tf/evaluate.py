@@ -93,6 +93,7 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     import data
     from ape_gan_tf import report
     from ape_gan_tf.evaluation import evaluate_set
+    from ape_gan_tf.measurement import draw_set
     from ape_gan_tf.metrics import MetricsFile
 
     adversarial_set = data.AdversarialSet.open(
@@ -105,8 +106,17 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
         for each in metrics.rows
         if (each.classifier, each.purifier) == (row.classifier, row.purifier)
     ]
-    report.write_report(workdir / "report.md", rows, title=_title(subject))
+    grid = workdir / "figures" / f"{adversarial_set.path.stem}.png"
+    draw_set(grid, subject, adversarial_set)
+    pictures = sorted((workdir / "figures").glob("*.png"))
+    report.write_report(
+        workdir / "report.md",
+        rows,
+        title=_title(subject),
+        figures=[(picture.stem, picture) for picture in pictures],
+    )
     print(report.table([row]))
+    print(f"picture: {grid}")
 
 
 def _title(subject: Subject) -> str:

@@ -18,12 +18,13 @@ from ape_gan_tf.error_counter import ErrorCounter
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.perturbation import (
     Perturb,
-    Perturbed,
     attack_on,
+    given,
     medians,
     stored,
 )
 from ape_gan_tf.progress import Progress
+from ape_gan_tf.report import describe_input
 from data.checks import check_in_range, check_one_of
 from data.randomness import per_image_normal
 
@@ -234,9 +235,12 @@ def evaluate_set(
         seed=provenance.seed,
     )
     batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
-    victim = "target" if row.threat_model != "white_box" else "purified"
-    perturb = stored(provenance.attack if is_own else None)
-    return _measure(subject, row, batches, {victim: perturb}, metrics)
+    perturbs = {"target": given(lambda batch: batch["adversarial"])}
+    if row.threat_model == "oblivious":
+        perturbs = {"target": stored(subject.classifier, provenance.attack)}
+    elif row.threat_model == "white_box" and subject.defended is not None:
+        perturbs = {"purified": stored(subject.defended, provenance.attack)}
+    return _measure(subject, row, batches, perturbs, metrics)
 
 
 def _crafted_on(provenance: data.Provenance) -> str:
@@ -262,12 +266,12 @@ def _is_own(subject: Subject, provenance: data.Provenance) -> bool:
 def _measure_benign(
     subject: Subject, benign: BenignInput, metrics: MetricsFile
 ) -> Row:
-    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
-        return Perturbed(benign(batch["images"], batch["index"]))
+    def make(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return benign(batch["images"], batch["index"])
 
     row = subject.row(benign.name, benign.params, "benign")
-    whole = {"target": perturb}
-    return _measure(subject, row, subject.batches(), whole, metrics)
+    perturbs = {"target": given(make)}
+    return _measure(subject, row, subject.batches(), perturbs, metrics)
 
 
 def _measure_attack(
@@ -311,17 +315,20 @@ def _measure(
     distances: dict[str, list[np.ndarray]] = {who: [] for who in perturbs}
     for counter in counters.values():
         counter.reset()
-    description = " ".join([row.threat_model, row.input, _brief(row.params)])
-    with Progress(description.strip(), row.count, "images") as progress:
+    description = f"{row.threat_model} {describe_input(row)}"
+    images = row.count * len(perturbs)
+    with Progress(description, images, "images") as progress:
         for batch in batches:
-            made = {who: perturb(batch) for who, perturb in perturbs.items()}
+            made = {
+                who: perturb(batch, progress.update)
+                for who, perturb in perturbs.items()
+            }
             for who, counter in counters.items():
                 seen = made[who if who in made else "target"]
                 counter.add(seen.images, batch["labels"])
             for who, each in made.items():
                 if each.distances is not None:
                     distances[who].append(each.distances)
-            progress.update(int(batch["labels"].shape[0]))
     has_top_5 = subject.classifier.num_classes == TOP_5_CLASSES
     row = dataclasses.replace(
         row, **_errors(counters, has_top_5), **medians(row.input, distances)
@@ -343,11 +350,3 @@ def _errors(
 
 def _identify(network: Any) -> dict[str, str]:
     return {"name": network.name, "fingerprint": network.fingerprint}
-
-
-def _brief(params: dict[str, Any]) -> str:
-    return ",".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-        if value is not None
-    )

@@ -385,7 +385,13 @@ def measurement(
     return Measurement(
         split=split,
         attacks=tuple(
-            attack(name, attack_params, **strength)
+            attack(
+                name,
+                attack_params,
+                seed=values.seed,
+                batch_size=batch_size,
+                **strength,
+            )
             for name in values.attacks
             for strength in _strengths(name, values.epsilons)
         ),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 import attacks
 import data
 import models
 from ape_gan_tf import figures, report
+from ape_gan_tf.crafting import refuse_all_targets
 from ape_gan_tf.evaluation import (
     THREAT_MODELS,
     BenignInput,
@@ -23,7 +25,6 @@ from ape_gan_tf.evaluation import (
     evaluate,
 )
 from ape_gan_tf.metrics import MetricsFile, Row
-from ape_gan_tf.perturbation import attack_on
 from data.checks import check_one_of
 
 IMAGES_IN_FIGURE = 10
@@ -54,6 +55,8 @@ class Measurement:
     def __post_init__(self) -> None:
         for threat in self.threat_models:
             check_one_of(threat, THREAT_MODELS, "threat_models")
+        for attack in self.attacks:
+            refuse_all_targets(attack, "attacks")
 
     @property
     def benign(self) -> list[BenignInput]:
@@ -101,15 +104,18 @@ def measure(
     Returns:
         The rows asked for, measured now or before.
     """
+    metrics = workdir / "metrics.json"
     rows = evaluate(
         subject,
         measurement.benign,
         measurement.attacks,
         measurement.threat_models,
-        MetricsFile(workdir / "metrics.json"),
+        MetricsFile(metrics),
     )
     grid = workdir / "figures" / "images.png"
-    draw_images(grid, subject, measurement)
+    # It attacks its images anew, so it is kept as long as the rows are.
+    if not _is_newer(grid, metrics):
+        draw_images(grid, subject, measurement)
     pictures = [("Images, and what the classifier says of them", grid)]
     if losses is not None:
         curves = workdir / "figures" / "losses.png"
@@ -135,7 +141,7 @@ def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
         for each in measurement.benign
     ]
     kinds += [
-        (_label(attack), attack_on(subject.classifier, attack)(batch).images)
+        (_label(attack), _attacked(subject.classifier, attack, batch))
         for attack in measurement.attacks
     ]
     rows = itertools.chain.from_iterable(
@@ -152,6 +158,30 @@ def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
     )
 
 
+def draw_set(
+    path: Path, subject: Subject, adversarial_set: data.AdversarialSet
+) -> None:
+    """Draws a stored set: clean, adversarial, and both purified."""
+    batch = next(iter(adversarial_set.batches(IMAGES_IN_FIGURE)))
+    name = adversarial_set.provenance.attack.replace("_", " ")
+    rows = [
+        *_image_rows(subject, "clean", batch["images"].numpy()),
+        *_image_rows(subject, name, batch["adversarial"].numpy()),
+    ]
+    figures.image_grid(
+        path,
+        rows,
+        batch["labels"].numpy(),
+        subject.dataset.class_names,
+        f"{adversarial_set.path.name}, classifier {subject.classifier.name}",
+    )
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    """Whether a file is there and was written after the other one."""
+    return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+
+
 def _image_rows(
     subject: Subject, label: str, images: np.ndarray
 ) -> list[figures.ImageRow]:
@@ -164,6 +194,17 @@ def _image_rows(
         )
         for label, shown in rows
     ]
+
+
+def _attacked(
+    victim: models.Classifier,
+    attack: attacks.Attack,
+    batch: dict[str, tf.Tensor],
+) -> tf.Tensor:
+    result = attack(
+        victim, batch["images"], batch["labels"], indices=batch["index"]
+    )
+    return result.adversarial
 
 
 def _label(attack: attacks.Attack) -> str:

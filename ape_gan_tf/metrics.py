@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from data.files import read_json, write_json
 
 VERSION = 1
 _MEASURED = ("_error", "distance")
+_MEDIANS = ("target_median_distance", "purified_median_distance")
 _WHERE_MEASURED = (
     "target_top5_error",
     "purified_top5_error",
     "distance",
-    "target_median_distance",
-    "purified_median_distance",
+    *_MEDIANS,
 )
 
 
@@ -46,8 +47,8 @@ class Row:
             small; None for other inputs, and so are the medians.
         target_median_distance: Of the perturbations that fool the classifier
             alone, in [0, 1] units (L0: how many values), over the images that
-            it had right. A failure counts as infinitely far; None where the
-            median is.
+            it had right. A failure counts as infinitely far. An infinite
+            median is null in the file, one that was not measured is absent.
         purified_median_distance: Of those that fool the defended classifier,
             in a white-box row; else None.
     """
@@ -76,7 +77,20 @@ class Row:
         for name in _WHERE_MEASURED:
             if row[name] is None:
                 del row[name]
+            elif row[name] == math.inf:
+                row[name] = None
         return row
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Row:
+        """The row that `to_json` made this of.
+
+        Raises:
+            TypeError: A field is missing, or unknown.
+        """
+        found = {x: row[x] for x in _MEDIANS if x in row}
+        infinite = {x: math.inf for x, value in found.items() if value is None}
+        return cls(**{**row, **infinite})
 
     def is_same_measurement(self, other: Row) -> bool:
         """Whether both measured the same thing, whatever came out."""
@@ -124,7 +138,7 @@ def _read(path: Path) -> list[Row]:
             f"got version {version!r}"
         )
     try:
-        return [Row(**row) for row in content["rows"]]
+        return [Row.from_json(row) for row in content["rows"]]
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds a row that does not fit: {error}"

@@ -18,58 +18,83 @@ class Perturbed(NamedTuple):
     Attributes:
         images: float32 `[B, H, W, C]`.
         distances: float32 `[B]` where an attack of minimal norm made them:
-            how far it had to go, infinity where it failed, NaN where an image
-            was wrong before. Else None.
+            how far it had to go, infinity where it failed, NaN where the
+            victim was wrong before. Else None.
     """
 
     images: tf.Tensor
     distances: np.ndarray | None = None
 
 
-Perturb = Callable[[dict[str, tf.Tensor]], Perturbed]
+# From a batch, and what is told how many images were finished since.
+Perturb = Callable[[dict[str, tf.Tensor], Callable[[int], None]], Perturbed]
 
 
 def attack_on(victim: models.Classifier, attack: attacks.Attack) -> Perturb:
     """A function from a batch to its adversarial images for `victim`."""
 
-    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
+    def perturb(
+        batch: dict[str, tf.Tensor], progress: Callable[[int], None]
+    ) -> Perturbed:
         result = attack(
-            victim, batch["images"], batch["labels"], indices=batch["index"]
+            victim,
+            batch["images"],
+            batch["labels"],
+            indices=batch["index"],
+            progress=progress,
         )
-        distances = _distances(result._asdict(), attack.name)
+        distances = _distances(victim, batch, result._asdict(), attack.name)
         return Perturbed(result.adversarial, distances)
 
     return perturb
 
 
-def stored(attack_name: str | None) -> Perturb:
-    """The images of a stored set; the attack, if its distances count."""
+def stored(victim: models.Classifier, attack_name: str) -> Perturb:
+    """The images of a stored set; the victim is whom it was crafted on."""
 
-    def perturb(batch: dict[str, tf.Tensor]) -> Perturbed:
-        return Perturbed(batch["adversarial"], _distances(batch, attack_name))
+    def perturb(
+        batch: dict[str, tf.Tensor], progress: Callable[[int], None]
+    ) -> Perturbed:
+        progress(int(batch["labels"].shape[0]))
+        distances = _distances(victim, batch, batch, attack_name)
+        return Perturbed(batch["adversarial"], distances)
 
     return perturb
 
 
-def _minimised(attack_name: str | None) -> str | None:
+def given(make: Callable[[dict[str, tf.Tensor]], tf.Tensor]) -> Perturb:
+    """Images that are there at once, and whose distances do not count."""
+
+    def perturb(
+        batch: dict[str, tf.Tensor], progress: Callable[[int], None]
+    ) -> Perturbed:
+        progress(int(batch["labels"].shape[0]))
+        return Perturbed(make(batch))
+
+    return perturb
+
+
+def _minimised(attack_name: str) -> str | None:
     """Which distance an attack minimises, if it does and if it is known."""
-    attack = attacks.ATTACKS.get(attack_name or "")
+    attack = attacks.ATTACKS.get(attack_name)
     if attack is None or not attack.is_minimal_norm:
         return None
     return attack.distance
 
 
 def _distances(
-    figures: dict[str, tf.Tensor], attack_name: str | None
+    victim: models.Classifier,
+    batch: dict[str, tf.Tensor],
+    figures: dict[str, tf.Tensor],
+    attack_name: str,
 ) -> np.ndarray | None:
     """See `Perturbed`; of the statistics of an attack or of a stored set."""
     name = _minimised(attack_name)
     if name is None:
         return None
-    success = figures["success"].numpy()
-    was_wrong = success & (figures["linf"].numpy() == 0.0)
-    distances = np.where(success, figures[name].numpy(), np.inf)
-    return np.where(was_wrong, np.nan, distances)
+    before = victim.predict(batch["images"].numpy()).argmax(-1)
+    distances = np.where(figures["success"], figures[name], np.inf)
+    return np.where(before == batch["labels"], distances, np.nan)
 
 
 def medians(
@@ -83,7 +108,8 @@ def medians(
             the `target`, for the `purified` one, or for both.
 
     Returns:
-        `distance` and `..._median_distance` of each that has any.
+        `distance` and `..._median_distance` of each that has any; the median
+        of failures is infinite.
     """
     found: dict[str, Any] = {}
     for who, parts in distances.items():
@@ -93,7 +119,5 @@ def medians(
             # The lower of the two in the middle: one may be infinite.
             median = float(np.quantile(counted, 0.5, method="lower"))
             found["distance"] = _minimised(attack_name)
-            found[f"{who}_median_distance"] = (
-                median if np.isfinite(median) else None
-            )
+            found[f"{who}_median_distance"] = median
     return found

@@ -76,12 +76,12 @@ class Progress:
 
     def _line(self, note: str) -> str:
         seconds = time.monotonic() - self._started
-        rate = (self._done - self._initial) / max(seconds, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        text = (
-            f"{self._done:,} of {self._total:,} {self._unit}, "
-            f"{rate:,.1f} a second, {left:.0f} s left"
-        )
+        text = f"{self._done:,} of {self._total:,} {self._unit}"
+        if self._done > self._initial:
+            rate = (self._done - self._initial) / max(seconds, 1e-9)
+            left = (self._total - self._done) / rate
+            told = f"{rate:,.1f}" if rate >= 1.0 else f"{rate:.2g}"
+            text += f", {told} a second, {left:.0f} s left"
         return f"{text}, {note}" if note else text
 
     def _print(self, text: str) -> None:

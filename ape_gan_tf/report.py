@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,8 @@ def describe_input(row: Row) -> str:
     params = [
         f"{name} {_number(value)}"
         for name, value in row.params.items()
-        if value is not None
-        and (name == "epsilon" or name not in usual or value != usual[name])
+        # An epsilon is always told, of None only that it is not the default.
+        if (name == "epsilon" or value != usual.get(name))
     ]
     return ", ".join([row.input.replace("_", " "), *params])
 
@@ -122,9 +123,16 @@ def _distance(row: Row) -> str:
     medians = [row.target_median_distance]
     if row.threat_model == "white_box":
         medians.append(row.purified_median_distance)
-    told = ["infinite" if x is None else f"{x:.4g}" for x in medians]
-    return f"{(row.distance or '').upper()} {' / '.join(told)}"
+    return f"{(row.distance or '').upper()} {' / '.join(map(_median, medians))}"
+
+
+def _median(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "infinite" if value == math.inf else f"{value:.4g}"
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

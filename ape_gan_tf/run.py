@@ -14,7 +14,7 @@ import data
 import models
 from ape_gan_tf import saved_model
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
-from ape_gan_tf.crafting import check_classes, craft
+from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
@@ -84,6 +84,7 @@ class Run:
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)
         if self.adversarial_set is None:
+            refuse_all_targets(self.attack, "attack")
             count = self.dataset.count("train")
         else:
             count = self._given_set(self.adversarial_set).count

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from attacks.base import AttackResult
+from attacks.search import choose_rows
 from attacks.targets import TargetedAttack
-from data.checks import check_labels
 
 
 class AllTargets(NamedTuple):
@@ -52,7 +52,8 @@ def attack_all_targets(
         images: float32 `[B, H, W, C]` in [0, 1].
         labels: Integers `[B]`.
         indices: Integers `[B]`.
-        progress: Called with the number of images that were finished since.
+        progress: Called now and then with the number of images that were
+            finished since: once each, in the last class's run.
 
     Returns:
         `AllTargets`. The gradient evaluations of `best` and `worst` are those
@@ -63,50 +64,66 @@ def attack_all_targets(
     """
     random = dataclasses.replace(attack, target="random")
     classes = classifier.num_classes
-    labels = check_labels(labels, classes, len(images))
-    results = [
-        random(
+    inputs = random._check(classifier, images, labels, None, None, indices)
+
+    def run(offset: int) -> AttackResult:
+        return random(
             classifier,
-            images,
-            labels,
-            targets=(labels + offset) % classes,
-            indices=indices,
+            inputs.images,
+            inputs.labels,
+            targets=(inputs.labels + offset) % classes,
+            indices=inputs.indices,
+            progress=_progress_of_run(progress, offset == classes - 1),
         )
-        for offset in range(1, classes)
-    ]
-    if indices is None:
-        indices = np.arange(len(images))
-    drawn = random.choose_targets(
-        classifier, images, labels, tf.constant(indices, tf.int64)
-    )
-    if progress is not None:
-        progress(len(images))
-    return _cases(results, attack.distance, ((drawn - labels) % classes) - 1)
+
+    first = run(1)
+    cases = AllTargets(first, first, first)
+    for offset in range(2, classes):
+        cases = _updated(cases, run(offset), attack.distance, inputs.targets)
+    return cases
 
 
-def _cases(
-    results: list[AttackResult], distance: str, drawn: tf.Tensor
+def _progress_of_run(
+    progress: Callable[[int], None] | None, is_last: bool
+) -> Callable[[int], None] | None:
+    """In all runs but the last no image is done, but the work goes on."""
+    if progress is None or is_last:
+        return progress
+    return lambda count: progress(0)
+
+
+def _updated(
+    cases: AllTargets, result: AttackResult, distance: str, drawn: tf.Tensor
 ) -> AllTargets:
-    """Picks one result for each image and case; `drawn` says the average's."""
-    stacked = AttackResult(
-        *[tf.stack(column, axis=1) for column in zip(*results, strict=True)]
-    )
-    difficulty = tf.where(
-        stacked.success, getattr(stacked, distance), np.float32(np.inf)
-    )
-    total = tf.reduce_sum(stacked.gradient_evaluations, axis=1)
+    """The cases with one more target; `drawn` are the targets of average.
 
-    def pick(choice: tf.Tensor) -> AttackResult:
-        return AttackResult(
-            *[tf.gather(column, choice, batch_dims=1) for column in stacked]
-        )
-
+    Results of earlier targets are let go, or memory would grow with classes.
+    """
+    difficulty = _difficulty(result, distance)
+    is_best = difficulty < _difficulty(cases.best, distance)
+    is_worst = difficulty > _difficulty(cases.worst, distance)
+    total = cases.best.gradient_evaluations + result.gradient_evaluations
     return AllTargets(
-        best=pick(tf.argmin(difficulty, axis=1))._replace(
+        best=_choose(is_best, result, cases.best)._replace(
             gradient_evaluations=total
         ),
-        average=pick(drawn),
-        worst=pick(tf.argmax(difficulty, axis=1))._replace(
+        average=_choose(result.targets == drawn, result, cases.average),
+        worst=_choose(is_worst, result, cases.worst)._replace(
             gradient_evaluations=total
         ),
+    )
+
+
+def _difficulty(result: AttackResult, distance: str) -> tf.Tensor:
+    """float32 `[B]`: infinite where the target was not reached."""
+    return tf.where(
+        result.success, getattr(result, distance), np.float32(np.inf)
+    )
+
+
+def _choose(
+    condition: tf.Tensor, yes: AttackResult, no: AttackResult
+) -> AttackResult:
+    return AttackResult(
+        *[choose_rows(condition, *pair) for pair in zip(yes, no, strict=True)]
     )

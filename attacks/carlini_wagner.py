@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from attacks.base import Inputs, per_image
-from attacks.margin import margin
+from attacks.margin import exceeds_rounding, margin
 from attacks.search import State, choose_rows, spoil
 from attacks.targets import TargetedAttack
 from data.checks import check_in_range, check_positive_integer
@@ -26,9 +26,6 @@ ABOVE_ZERO = float(np.finfo(np.float32).tiny)
 SHRINK = 0.999999  # So that black and white have a finite arctanh.
 FARTHEST = math.atanh(SHRINK)
 
-# A batch of another size rounds the logits differently: a smaller lead, as a
-# share of the largest logit, may be none when the result is judged.
-ROUNDING = 1e-5
 
 CHECKS_PER_RUN = 10
 ENOUGH_PROGRESS = 0.9999
@@ -237,7 +234,7 @@ def attempt(
     return Attempt(
         loss,
         gradient,
-        lead > ROUNDING * tf.reduce_max(tf.abs(logits), axis=-1),
+        exceeds_rounding(lead, logits),
         ~(is_finite & _all_finite(logits)),
     )
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from attacks.base import NO_TARGET, Inputs, default_batch_size
 from attacks.box_lbfgs import choose, direction, dot, is_enough, shorter
+from attacks.margin import exceeds_rounding, margin
 from attacks.search import State
 from attacks.targets import TargetedAttack
 from data.checks import check_in_range, check_positive_integer
@@ -55,6 +56,8 @@ class LBFGS(TargetedAttack):
       the minimisers of two constants are close; the first at the image.
     - Of all adversarial images that were evaluated the nearest is returned;
       it may have come on the way to a minimiser.
+    - An image counts as adversarial if its logit leads by more than rounding,
+      which is 1e-5 of the largest logit.
     - A minimisation also ends when a step gains less than 1e-5 of the
       objective, which float32 hardly tells from nothing.
 
@@ -155,10 +158,11 @@ def _evaluate(
         loss, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
     finite = tf.math.is_finite(tf.concat([logits, gradient], axis=-1))
+    lead = margin(logits, inputs.labels, inputs.targets)
     return _Evaluation(
         loss,
         gradient,
-        _is_wanted(logits, inputs.labels, inputs.targets),
+        exceeds_rounding(lead, logits),
         tf.reduce_all(finite, axis=-1),
     )
 

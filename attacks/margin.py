@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from attacks.base import NO_TARGET
 
+_ROUNDING = 1e-5
+
 
 def margin(
     logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor
@@ -32,3 +34,16 @@ def margin(
     others = tf.where(mask, np.float32(-np.inf), logits)
     lead = own - tf.reduce_max(others, axis=-1)
     return tf.where(is_targeted, lead, -lead)
+
+
+def exceeds_rounding(lead: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """bool `[B]`: whether a lead of the attacker's will outlast a recount.
+
+    In a batch of another size logits are rounded otherwise. A lead of less
+    than 1e-5 of the largest logit may be none when the result is judged.
+
+    Args:
+        lead: float32 `[B]`, of `margin`.
+        logits: float32 `[B, K]`, which it comes from.
+    """
+    return lead > _ROUNDING * tf.reduce_max(tf.abs(logits), axis=-1)

@@ -80,18 +80,23 @@ class SearchAttack(Attack):
         return tf.constant(done.adversarial), tf.constant(done.evaluations)
 
     def _begin(self, classifier: Any, rows: State) -> State:
-        begin = self._compiled(classifier, self._begin_rows, [_specs(rows)])
-        return begin(rows)
+        return self._run(classifier, self._begin_rows, rows)
 
     def _begin_rows(self, classifier: Any, rows: State) -> State:
         return {**rows, **self.begin(classifier, _inputs(rows))}
 
     def _run_round(self, classifier: Any, rows: State) -> State:
-        run = self._compiled(classifier, self._round, [_specs(rows)])
+        return self._run(classifier, self._round, rows)
+
+    def _run(
+        self, classifier: Any, method: Callable[..., State], rows: State
+    ) -> State:
+        run = self._compiled(classifier, method, [_specs(rows)])
+        if not self.xla:
+            return run(rows)
+        # It compiles anew for each number of rows.
         count = _count(rows)
-        if self.xla:  # It compiles anew for each number of rows.
-            rows = _take(rows, _padded(count))
-        return _take(run(rows), np.arange(count)) if self.xla else run(rows)
+        return _take(run(_take(rows, _padded(count))), np.arange(count))
 
     def _round(self, classifier: Any, rows: State) -> State:
         inputs = _inputs(rows)
@@ -172,7 +177,7 @@ def _join(first: State, second: State) -> State:
 
 def _padded(count: int) -> np.ndarray:
     """Positions of `count` rows, the first of them again up to a power of 2."""
-    whole = 1 << (count - 1).bit_length()
+    whole = 1 << (count - 1).bit_length() if count else 0
     return np.concatenate([np.arange(count), np.zeros(whole - count, int)])
 
 

@@ -8,7 +8,9 @@ second, the share of images that were fooled and the mean distance over the
 images that both fooled. Then, for each of our attacks, images a second by the
 number of images at a time. ART's CW attacks, if they take longer than
 `--time_limit`, "did not finish"; a rival that is not installed is left out, and
-said to be. Fails (exit code 1) if a requirement is not met.
+said to be. Fails (exit code 1) if a requirement is not met, or if an attack
+breaks. With `--workdir` what a process made is kept there, and not made again
+by the next run.
 """
 
 from __future__ import annotations
@@ -36,177 +38,16 @@ sys.path.pop(0)
 import attacks
 import data
 import models
+from ape_gan_tf.workdir import claim
+from data.files import written_whole
 
 sys.path.append(str(Path(__file__).resolve().parent))
 import rival_attacks
-from rounds import machine, markdown_table, write_json
-
-UNTARGETED, TARGETED = None, "random"
-CW = {"kappa": 0.0, "learning_rate": 0.01}
-JSMA = {"theta": 1.0, "gamma": 0.1}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One row of the table.
-
-    Attributes:
-        attack: Ours, by name.
-        params: Ours.
-        rival: Function of `rival_attacks`.
-        rival_params: Its parameters.
-        label: What the rival is called.
-        images: How many.
-        speedup: Required, at least; None is reported only.
-        distance: Which one is compared.
-        distance_ratio: Ours over the rival's, at most; None: reported only.
-        success: Required of ours: `equal` to the rival's, `all`, or None.
-        identical: The images themselves must be the same.
-        warm_up: Whether the rival runs once before it is timed. Not worth it
-            where it takes minutes.
-        may_not_finish: The rival is stopped at the time limit.
-        gradients_per_forward: If not None, the classifier's own passes are
-            timed too: so many backward for each forward one.
-    """
-
-    attack: str
-    params: dict[str, Any]
-    rival: str
-    rival_params: dict[str, Any]
-    label: str
-    images: int
-    speedup: float | None
-    distance: str
-    distance_ratio: float | None = None
-    success: str | None = None
-    identical: bool = False
-    warm_up: bool = True
-    may_not_finish: bool = False
-    gradients_per_forward: int | None = None
-
-
-COMPARISONS = {
-    "deepfool": Comparison(
-        attack="deepfool",
-        params={"steps": 50, "overshoot": 0.02, "candidates": 10},
-        rival="foolbox_deepfool",
-        rival_params={
-            "steps": 50,
-            "overshoot": 0.02,
-            "candidates": 10,
-            "batch_size": 100,
-        },
-        label="Foolbox DeepFool L2",
-        images=1000,
-        speedup=5.0,
-        distance="l2",
-        distance_ratio=1.02,
-        success="equal",
-    ),
-    "cw_l2": Comparison(
-        attack="cw_l2",
-        params={
-            "target": UNTARGETED,
-            "binary_search_steps": 9,
-            "max_iterations": 1000,
-            "initial_const": 1e-3,
-            "abort_early": True,
-            **CW,
-        },
-        rival="foolbox_cw_l2",
-        rival_params={
-            "binary_search_steps": 9,
-            "steps": 1000,
-            "stepsize": 0.01,
-            "confidence": 0.0,
-            "initial_const": 1e-3,
-            "abort_early": True,
-            "batch_size": 100,
-        },
-        label="Foolbox CW-L2",
-        images=100,
-        speedup=4.0,
-        distance="l2",
-        distance_ratio=1.02,
-        success="equal",
-        warm_up=False,
-    ),
-    "jsma": Comparison(
-        attack="jsma",
-        params={"target": TARGETED, **JSMA},
-        rival="art_jsma",
-        rival_params={**JSMA, "batch_size": 100},
-        label="ART JSMA (another, simpler algorithm)",
-        images=200,
-        speedup=10.0,
-        distance="l0",
-    ),
-    "plain_jsma": Comparison(
-        attack="jsma",
-        params={"target": TARGETED, **JSMA},
-        rival="plain_jsma",
-        rival_params=JSMA,
-        label="the plain JSMA of the tests",
-        images=20,
-        speedup=100.0,
-        distance="l0",
-        identical=True,
-        gradients_per_forward=2,
-    ),
-    "cw_linf": Comparison(
-        attack="cw_linf",
-        params={"target": TARGETED, "kappa": 0.0},
-        rival="art_cw_linf",
-        rival_params={
-            "confidence": 0.0,
-            "learning_rate": 5e-3,
-            "max_iter": 1000,
-            "batch_size": 5,
-        },
-        label="ART CW-Linf",
-        images=5,
-        speedup=20.0,
-        distance="linf",
-        distance_ratio=1.05,
-        success="all",
-        warm_up=False,
-        may_not_finish=True,
-    ),
-    "cw_l0": Comparison(
-        attack="cw_l0",
-        params={"target": TARGETED, "kappa": 0.0},
-        rival="art_cw_l0",
-        rival_params={
-            "confidence": 0.0,
-            "learning_rate": 0.01,
-            "max_iter": 1000,
-            "batch_size": 5,
-        },
-        label="ART CW-L0",
-        images=5,
-        speedup=20.0,
-        distance="l0",
-        distance_ratio=1.05,
-        success="all",
-        warm_up=False,
-        may_not_finish=True,
-    ),
-    "lbfgs": Comparison(
-        attack="lbfgs",
-        params={"target": TARGETED},
-        rival="scipy_lbfgs",
-        rival_params={},
-        label="SciPy's L-BFGS-B, one image at a time",
-        images=50,
-        speedup=4.0,
-        distance="l2",
-        distance_ratio=1.05,
-        success="equal",
-    ),
-}
+from comparisons import COMPARISONS, Comparison
+from rounds import listed, machine, markdown_table, write_json
 
 # Images at a time, and the attacks that are timed at each.
-BATCH_SIZES = (1, 8, 64, 256)
+BATCH_SIZES = (1, 16, 128)
 GROWTH: dict[str, dict[str, Any]] = {
     "fgsm": {},
     "iterative_gradient_sign": {},
@@ -215,7 +56,7 @@ GROWTH: dict[str, dict[str, Any]] = {
     "lbfgs": {},
     "jsma": {},
     "cw_l2": {"binary_search_steps": 3, "max_iterations": 100},
-    "cw_linf": {"max_iterations": 50},
+    "cw_linf": {"max_iterations": 10},
     "cw_l0": {"max_iterations": 20},
 }
 
@@ -226,18 +67,28 @@ def main() -> int:
         _run_child(arguments)
         return 0
     with tempfile.TemporaryDirectory() as name:
-        rows = [
-            _compare(arguments, each, Path(name)) for each in arguments.only
-        ]
+        folder = arguments.workdir or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        claim(
+            folder / "config.json",
+            {
+                "classifier": models.Classifier.load(
+                    arguments.classifier
+                ).fingerprint,
+                "seed": arguments.seed,
+                "images": arguments.images,
+            },
+        )
+        rows = [_compare(arguments, each, folder) for each in arguments.only]
         growth = [
-            _measure_growth(arguments, each, Path(name))
+            _measure_growth(arguments, each, folder)
             for each in arguments.growth
         ]
     report = {"machine": machine(), "comparisons": rows, "growth": growth}
     print(_text(report))
     if arguments.json:
         write_json(arguments.json, report)
-    return 0 if all(row.get("reached", True) for row in rows) else 1
+    return 0 if all(row["reached"] for row in rows) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds for each of ART's CW attacks (default 600)",
     )
     parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--workdir", type=Path, help="keeps what is measured")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -326,14 +178,15 @@ def _run_child(arguments: argparse.Namespace) -> None:
                 comparison.gradients_per_forward,
             )
         )
-    np.savez(
-        arguments.output,
-        adversarial=made if role == "rival" else made.adversarial.numpy(),
-        images=images,
-        labels=labels,
-        targets=targets,
-        seconds=np.array(seconds),
-    )
+    with written_whole(arguments.output) as path, path.open("wb") as file:
+        np.savez(
+            file,
+            adversarial=made if role == "rival" else made.adversarial.numpy(),
+            images=images,
+            labels=labels,
+            targets=targets,
+            seconds=np.array(seconds),
+        )
 
 
 def _seconds_of_gradients(
@@ -405,13 +258,41 @@ def _targets(
 # In the parent: judging what the processes made
 
 
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """There is no result: why, and whether that is one of ours to answer for.
+
+    Attributes:
+        reason: For people.
+        is_failure: The attack broke; else it was stopped or is not installed.
+    """
+
+    reason: str
+    is_failure: bool
+
+
 def _start(
     arguments: argparse.Namespace,
     child: str,
-    output: Path,
+    folder: Path,
     time_limit: float | None = None,
-) -> dict[str, np.ndarray] | str:
-    """What a process made, or why it made nothing."""
+) -> dict[str, np.ndarray] | Absent:
+    """What a process made, now or in an earlier run, or why it made nothing."""
+    output = folder / f"{child.replace('/', '_')}.npz"
+    if not output.exists():
+        absent = _run_process(arguments, child, output, time_limit)
+        if absent is not None:
+            return absent
+    with np.load(output, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _run_process(
+    arguments: argparse.Namespace,
+    child: str,
+    output: Path,
+    time_limit: float | None,
+) -> Absent | None:
     command = [
         sys.executable,
         __file__,
@@ -434,44 +315,48 @@ def _start(
             text=True,
         )
     except subprocess.TimeoutExpired:
-        return f"did not finish in {time_limit:.0f} s"
+        return Absent(f"did not finish in {time_limit:.0f} s", False)
     if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
-    with np.load(output, allow_pickle=False) as arrays:
-        return dict(arrays)
+        last = [*done.stderr.splitlines(), "no message"][-2:][0]
+        is_missing = rival_attacks.MissingLibraryError.__name__ in last
+        return Absent(f"exit code {done.returncode}: {last}", not is_missing)
+    return None
 
 
 def _compare(
     arguments: argparse.Namespace, name: str, folder: Path
 ) -> dict[str, Any]:
     comparison = COMPARISONS[name]
-    limits = {
-        "ours": None,
-        "rival": arguments.time_limit if comparison.may_not_finish else None,
-    }
+    limit = arguments.time_limit if comparison.may_not_finish else None
     made = {
-        role: _start(
-            arguments, f"{role}/{name}", folder / f"{role}_{name}.npz", limit
-        )
-        for role, limit in limits.items()
+        "ours": _start(arguments, f"ours/{name}", folder),
+        "rival": _start(arguments, f"rival/{name}", folder, limit),
     }
     classifier = models.Classifier.load(arguments.classifier)
-    judged = {
-        role: each if isinstance(each, str) else _judge(classifier, each, name)
-        for role, each in made.items()
-    }
+    ours, rival = (
+        each.reason
+        if isinstance(each, Absent)
+        else _judge(classifier, each, name)
+        for each in made.values()
+    )
     row = {
         "comparison": name,
         "against": comparison.label,
         "params": comparison.params,
         "rival_params": comparison.rival_params,
-        **judged,
+        "ours": ours,
+        "rival": rival,
     }
-    ours, rival = judged["ours"], judged["rival"]
     if isinstance(ours, str):
         return {**row, "reached": False}
     if isinstance(rival, str):
-        return row
+        is_failure = made["rival"].is_failure
+        return {
+            **row,
+            "mean_distance": _mean(ours),
+            "reached": not is_failure
+            and (comparison.success != "all" or all(ours["fooled"])),
+        }
     means = _mean_distances(ours, rival)
     row |= {
         "speedup": rival["seconds"] / ours["seconds"],
@@ -486,6 +371,14 @@ def _compare(
         ),
     }
     return {**row, "reached": _is_reached(comparison, row)}
+
+
+def _mean(judged: dict[str, Any]) -> float | None:
+    """The mean distance over the images that were fooled."""
+    fooled = np.array(judged["fooled"])
+    if not fooled.any():
+        return None
+    return float(np.array(judged["distances"])[fooled].mean())
 
 
 def _mean_distances(
@@ -546,11 +439,10 @@ def _measure_growth(
 ) -> dict[str, Any]:
     speeds: dict[str, float | str] = {}
     for size in BATCH_SIZES:
-        child = f"growth/{name}/{size}"
-        made = _start(arguments, child, folder / f"{name}_{size}.npz")
+        made = _start(arguments, f"growth/{name}/{size}", folder)
         speeds[str(size)] = (
-            made
-            if isinstance(made, str)
+            made.reason
+            if isinstance(made, Absent)
             else len(made["images"]) / float(made["seconds"][0])
         )
     return {"attack": name, "params": GROWTH[name], "speeds": speeds}
@@ -572,6 +464,10 @@ def _text(report: dict[str, Any]) -> str:
         "",
     ]
     rows = [_line(row) for row in report["comparisons"]]
+    params = [
+        [row["comparison"], listed(row["params"]), listed(row["rival_params"])]
+        for row in report["comparisons"]
+    ]
     growth = [
         [row["attack"], json.dumps(row["params"]) if row["params"] else ""]
         + [
@@ -585,6 +481,9 @@ def _text(report: dict[str, Any]) -> str:
         [
             markdown_table(header, rows),
             *_shares(report["comparisons"]),
+            "Parameters, ours and the rival's:",
+            markdown_table(["", "ours", "the rival's"], params),
+            listed(report["machine"]),
             "Images a second by the number of images at a time:",
             markdown_table(["attack", "parameters", *sizes], growth),
         ]
@@ -600,9 +499,9 @@ def _shares(rows: list[dict[str, Any]]) -> list[str]:
             continue
         for seconds in ours["gradient_seconds"]:
             lines.append(
-                f"{row['comparison']}: {seconds:.2f} of our "
-                f"{ours['seconds']:.2f} s are the classifier's own passes, "
-                "taken in full batches. Without anything else it would be "
+                f"{row['comparison']}: of our {ours['seconds']:.2f} s, the "
+                f"classifier's own passes take {seconds:.2f} s by themselves, "
+                "in full batches. Without anything else it would be "
                 f"{rival['seconds'] / seconds:.1f} times as fast as "
                 f"{row['against']}."
             )
@@ -613,12 +512,21 @@ def _line(row: dict[str, Any]) -> list[str]:
     comparison = COMPARISONS[row["comparison"]]
     ours, rival = row["ours"], row["rival"]
     label = f"{comparison.attack} / {comparison.label}"
-    if isinstance(ours, str) or isinstance(rival, str):
-        said = [
-            each if isinstance(each, str) else _speed(each)
-            for each in (ours, rival)
+    if isinstance(ours, str):
+        return [label, str(comparison.images), ours] + [""] * 5 + ["BROKEN"]
+    if isinstance(rival, str):
+        mean = row["mean_distance"]
+        return [
+            label,
+            str(ours["images"]),
+            f"{_speed(ours)} / {rival}",
+            "",
+            _share(ours),
+            "-" if mean is None else f"{comparison.distance} {mean:.4g}",
+            "",
+            _required(comparison),
+            "" if row["reached"] else "NOT REACHED",
         ]
-        return [label, str(comparison.images), " / ".join(said)] + [""] * 6
     means = " / ".join(
         "-" if mean is None else f"{mean:.4g}" for mean in row["mean_distances"]
     )

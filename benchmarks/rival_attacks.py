@@ -73,18 +73,25 @@ def _foolbox(
 
 
 def art_jsma(classifier: models.Classifier, **params: Any) -> Rival:
-    return _art(classifier, "SaliencyMapMethod", **params)
+    return _art(classifier, "SaliencyMapMethod", True, params)
 
 
 def art_cw_linf(classifier: models.Classifier, **params: Any) -> Rival:
-    return _art(classifier, "CarliniLInfMethod", targeted=True, **params)
+    params = {"targeted": False, **params}
+    return _art(classifier, "CarliniLInfMethod", False, params)
 
 
 def art_cw_l0(classifier: models.Classifier, **params: Any) -> Rival:
-    return _art(classifier, "CarliniL0Method", targeted=True, **params)
+    params = {"targeted": True, **params}
+    return _art(classifier, "CarliniL0Method", True, params)
 
 
-def _art(classifier: models.Classifier, name: str, **params: Any) -> Rival:
+def _art(
+    classifier: models.Classifier,
+    name: str,
+    is_targeted: bool,
+    params: dict[str, Any],
+) -> Rival:
     try:
         from art.attacks import evasion
         from art.estimators.classification import TensorFlowV2Classifier
@@ -104,7 +111,8 @@ def _art(classifier: models.Classifier, name: str, **params: Any) -> Rival:
     def run(
         images: np.ndarray, labels: np.ndarray, targets: np.ndarray
     ) -> np.ndarray:
-        return attack.generate(images, np.eye(classifier.num_classes)[targets])
+        classes = targets if is_targeted else labels
+        return attack.generate(images, np.eye(classifier.num_classes)[classes])
 
     return run
 

@@ -128,6 +128,10 @@ def no_data(monkeypatch):
         (["--attack_params=epsilon"], "must look like name=value,name=value"),
         (["--attack_params=epsilon=2"], "epsilon must be a number in [0.0, 1."),
         (["--attack_params=seed=3"], "attack_params must not have seed"),
+        (
+            ["--attack=jsma", "--attack_params=target=all"],
+            "attack must choose one target for each image, got jsma with tar",
+        ),
         (["--epsilons=0.1,x"], "--epsilons must be numbers, got 'x'"),
         (["--epsilons=1.5"], "epsilon must be a number in [0.0, 1.0]"),
         (["--dataset=mnits"], "did you mean 'mnist'?"),
@@ -230,7 +234,7 @@ def test_other_settings_in_a_used_workdir_are_refused(
     assert snapshot(tiny_run.workdir) == before
 
 
-def test_a_finished_run_again_does_nothing_but_draw(rerun, tiny_run, capsys):
+def test_a_finished_run_again_draws_the_losses_alone(rerun, tiny_run, capsys):
     def unchanged(name):
         return (tiny_run.workdir / name).stat().st_mtime_ns
 
@@ -241,6 +245,7 @@ def test_a_finished_run_again_does_nothing_but_draw(rerun, tiny_run, capsys):
         "purifier.keras",
         "purifier/1/saved_model.pb",
         "metrics.json",
+        "figures/images.png",
     )
     before = [unchanged(name) for name in names]
     assert rerun() == 0
@@ -398,6 +403,8 @@ def test_evaluate_measures_a_stored_set(command, tiny_run, tmp_path, capsys):
     (row,) = MetricsFile(tmp_path / "metrics.json").rows
     assert (row.input, row.threat_model, row.count) == ("fgsm", "oblivious", 32)
     assert f"{row.purified_error:.2f}" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "set.png").exists()
+    assert "(figures/set.png)" in (tmp_path / "report.md").read_text()
     # Fewer of them are another measurement.
     assert command("evaluate", *words, "--limit=8") == 0
     assert len(MetricsFile(tmp_path / "metrics.json").rows) == 2
@@ -423,6 +430,32 @@ def test_epsilon_is_told_once(command, tiny_run, tmp_path, capsys):
     assert command("evaluate", *words) == 2
     message = "--attack_params must not have epsilon, which --epsilons says"
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--attack_params=seed=7"], "must not have seed, which --seed says"),
+        (
+            ["--attack_params=batch_size=2"],
+            "must not have batch_size, which --batch_size says",
+        ),
+        (
+            ["--attacks=jsma", "--attack_params=target=all"],
+            "attacks must choose one target for each image, got jsma with tar",
+        ),
+    ],
+    ids=str,
+)
+def test_evaluate_refuses_what_does_not_fit_before_it_starts(
+    command, capsys, tmp_path, words, message
+):
+    # There is no model, but that would be found later.
+    workdir = tmp_path / "measured"
+    words = [f"--classifier={tmp_path}", f"--workdir={workdir}", *words]
+    assert command("evaluate", *words) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not workdir.exists()
 
 
 @pytest.fixture(scope="module")

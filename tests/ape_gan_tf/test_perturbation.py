@@ -1,5 +1,7 @@
 """How far attacks had to go, as rows have it."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -107,7 +109,30 @@ def test_an_attack_that_fails_went_infinitely_far(dataset, tmp_path):
 
     subject = subject_of(dataset, deaf)
     row = measured(subject, DEEPFOOL, "oblivious", tmp_path / "metrics.json")
-    assert (row.distance, row.target_median_distance) == ("l2", None)
+    assert (row.distance, row.target_median_distance) == ("l2", math.inf)
+    assert MetricsFile(tmp_path / "metrics.json").rows == [row]
+
+
+def test_an_image_that_was_wrong_does_not_count_if_it_was_moved(
+    dataset, tmp_path
+):
+    # Targeted, it moves the wrong ones too, some of them very little.
+    attack = attacks.LBFGS(target="next")
+    subject = subject_of(dataset)
+    batch = next(iter(dataset.batches("test", 41)))
+    result = attack(
+        subject.classifier,
+        batch["images"],
+        batch["labels"],
+        indices=batch["index"],
+    )
+    logits = linear(batch["images"]).numpy()
+    is_right = logits.argmax(-1) == batch["labels"].numpy()
+    moved = result.linf.numpy() > 0
+    assert (moved & ~is_right).any() and result.success.numpy().all()
+    expected = np.quantile(result.l2.numpy()[is_right], 0.5, method="lower")
+    row = measured(subject, attack, "oblivious", tmp_path / "metrics.json")
+    assert row.target_median_distance == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_attack_in_a_ball_has_no_such_figure(dataset, tmp_path):
@@ -157,7 +182,7 @@ def test_distances_of_images_crafted_for_another_say_nothing(dataset, tmp_path):
         ([3.0, 1.0, 2.0], 2.0),
         ([3.0, np.nan, 1.0, 2.0, 4.0], 2.0),  # The lower one in the middle.
         ([1.0, np.inf], 1.0),
-        ([1.0, np.inf, np.inf], None),
+        ([1.0, np.inf, np.inf], np.inf),
     ],
 )
 def test_medians_bear_failures_and_leave_out_what_was_wrong(

@@ -1,5 +1,7 @@
 """The report, and the paper's figures in it."""
 
+import math
+
 import pytest
 
 import attacks
@@ -108,6 +110,8 @@ def test_a_description_leaves_out_what_is_usual():
     params = attacks.get("cw_l2", target="next").params
     row = make_row(input="cw_l2", params={**params, "case": "best"})
     assert report.describe_input(row) == "cw l2, target next, case best"
+    row = make_row(input="cw_l2", params={**params, "target": None})
+    assert report.describe_input(row) == "cw l2, target none"
 
 
 def test_the_table_has_the_distances_of_attacks_that_minimise_them(tmp_path):
@@ -120,6 +124,15 @@ def test_the_table_has_the_distances_of_attacks_that_minimise_them(tmp_path):
             dataset="digits",
             threat_model="white_box",
             target_median_distance=1.5,
+            purified_median_distance=math.inf,
+        ),
+        # A stored white-box set says nothing about the classifier alone.
+        make_row(
+            **attack,
+            dataset="digits",
+            threat_model="white_box",
+            target_error=None,
+            purified_median_distance=0.5,
         ),
     ]
     cells = [line.split("|")[-2] for line in report.table(rows).splitlines()]
@@ -129,6 +142,7 @@ def test_the_table_has_the_distances_of_attacks_that_minimise_them(tmp_path):
         "",
         "L2 1.235",
         "L2 1.5 / infinite",
+        "L2 - / 0.5",
     ]
     report.write_report(tmp_path / "report.md", rows, title="A title")
     assert report.DISTANCE_REMARK in (tmp_path / "report.md").read_text()

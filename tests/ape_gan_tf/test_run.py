@@ -196,8 +196,12 @@ def make_run(workdir, digits, **changes):
         ({"purifier": PurifierConfig(batch_norm_momentum=2.0)}, "momentum"),
         ({"purifier": PurifierConfig(kernel_size=0)}, "kernel_size"),
         ({"measurement": Measurement(split="val")}, "split must be one of"),
+        (
+            {"attack": attacks.JSMA(target="all")},
+            "attack must choose one target .* got jsma with target=all",
+        ),
     ],
-    ids=["batch_size", "momentum", "kernel_size", "split"],
+    ids=["batch_size", "momentum", "kernel_size", "split", "target"],
 )
 def test_what_would_fail_after_training_fails_before(
     tmp_path, digits, changes, message

@@ -58,6 +58,7 @@ def scipy_lbfgs(
     search_steps: int = 10,
     initial_constant: float = 0.01,
     memory: int = 10,
+    tolerance: float = 2e-9,
 ) -> np.ndarray:
     """Minimises ||x' - x||^2 + c * loss(x') for one c after the other.
 
@@ -72,6 +73,7 @@ def scipy_lbfgs(
         search_steps: The most minimisations.
         initial_constant: The first c.
         memory: Of the approximation of the Hessian.
+        tolerance: A step that gains less, of the objective, is the last.
 
     Returns:
         The nearest adversarial minimiser, or the image if none is one.
@@ -80,7 +82,7 @@ def scipy_lbfgs(
     nearest, least = image, np.inf
     for _ in range(search_steps):
         found = _minimise(
-            loss_and_gradient, image, constant, memory, iterations
+            loss_and_gradient, image, constant, memory, iterations, tolerance
         )
         if is_adversarial(found):
             upper = constant
@@ -101,7 +103,9 @@ def _following(lower: float, upper: float, constant: float) -> float:
     return 0.1 * constant if lower == 0.0 else np.sqrt(lower * upper)
 
 
-def _minimise(loss_and_gradient, image, constant, memory, iterations):
+def _minimise(
+    loss_and_gradient, image, constant, memory, iterations, tolerance
+):
     clean = np.float64(image).reshape(-1)
 
     def objective(flat):
@@ -119,5 +123,6 @@ def _minimise(loss_and_gradient, image, constant, memory, iterations):
         bounds=[(0.0, 1.0)] * clean.size,
         m=memory,
         maxiter=iterations,
+        factr=tolerance / np.finfo(float).eps,
     )
     return np.clip(np.float32(minimiser), 0.0, 1.0).reshape(image.shape)

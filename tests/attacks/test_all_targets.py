@@ -1,12 +1,14 @@
 """Best, average and worst of all wrong classes."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import attacks
+import models
 from attacks.targets import TargetedAttack
 
 
@@ -75,11 +77,19 @@ def test_the_best_case_is_the_nearest_success(cases, one_by_one):
 
 def test_the_worst_case_is_a_failure_or_the_farthest(cases, one_by_one):
     for i, runs in enumerate(one_by_one):
-        hardest = max(runs, key=lambda run: (not run[0], run[1]))
-        assert bool(cases.worst.success[i]) == all(run[0] for run in runs)
-        if all(run[0] for run in runs):
-            assert int(cases.worst.targets[i]) == hardest[2]
-    assert not all(bool(success) for success in cases.worst.success)
+        # Of failures the first, wherever they got to.
+        hardest = max(runs, key=lambda run: run[1] if run[0] else np.inf)
+        assert bool(cases.worst.success[i]) == hardest[0]
+        assert int(cases.worst.targets[i]) == hardest[2]
+        assert float(cases.worst.l2[i]) == pytest.approx(hardest[1])
+    # Both branches, and the farthest is now the first and now the second.
+    assert not np.all(cases.worst.success)
+    farthest = [
+        max(runs, key=lambda run: run[1]) == runs[0]
+        for runs in one_by_one
+        if all(run[0] for run in runs)
+    ]
+    assert 0 < sum(farthest) < len(farthest)
 
 
 def test_the_average_case_is_that_of_random_targets(classifier, batch, cases):
@@ -95,3 +105,73 @@ def test_best_and_worst_cost_all_targets(cases, one_by_one):
     totals = [sum(run[3] for run in runs) for runs in one_by_one]
     np.testing.assert_array_equal(cases.best.gradient_evaluations, totals)
     np.testing.assert_array_equal(cases.worst.gradient_evaluations, totals)
+
+
+# Of many classes
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A linear classifier of eight classes."""
+    weights = np.random.default_rng(6).normal(size=(20, 8)).astype(np.float32)
+    return models.Classifier.from_callable(
+        lambda images: tf.reshape(images, (-1, 20)) @ weights,
+        image_shape=(4, 5, 1),
+        num_classes=8,
+        fingerprint="eight",
+    )
+
+
+def test_cases_are_those_of_all_results_side_by_side(many, batch):
+    images, labels = batch
+    cases = attacks.attack_all_targets(Leap(seed=3), many, images, labels)
+    runs = [
+        Leap()(many, images, labels, targets=(labels + offset) % 8)
+        for offset in range(1, 8)
+    ]
+    side_by_side = attacks.AttackResult(
+        *[np.stack(column) for column in zip(*runs, strict=True)]
+    )
+    difficulty = np.where(side_by_side.success, side_by_side.l2, np.inf)
+    drawn = Leap(seed=3)(many, images, labels).targets.numpy()
+    chosen = {
+        "best": difficulty.argmin(0),
+        "average": (drawn - labels) % 8 - 1,
+        "worst": difficulty.argmax(0),
+    }
+    for name, choice in chosen.items():
+        for field in attacks.AttackResult._fields:
+            expected = getattr(side_by_side, field)[choice, range(len(labels))]
+            if field == "gradient_evaluations" and name != "average":
+                expected = side_by_side.gradient_evaluations.sum(0)
+            found = getattr(getattr(cases, name), field)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert 0 < side_by_side.success.mean() < 1
+    assert len({*chosen["best"]}) > 2 and len({*chosen["worst"]}) > 2
+
+
+def test_an_image_is_done_when_its_last_class_is(many, batch):
+    reports = []
+    attacks.attack_all_targets(
+        Leap(batch_size=4), many, *batch, progress=reports.append
+    )
+    # Three batches for each class; in all but the last they are signs of life.
+    assert reports == [0] * 18 + [4, 4, 1]
+
+
+def test_no_more_results_are_kept_for_more_classes(many, batch):
+    made, kept = [], []
+
+    class Watched(Leap):
+        def _judge(self, *arguments):
+            result, is_finite = super()._judge(*arguments)
+            made.append(weakref.ref(result.adversarial))
+            return result, is_finite
+
+    def count(done):
+        kept.append(sum(each() is not None for each in made))
+
+    attacks.attack_all_targets(Watched(), many, *batch, progress=count)
+    assert len(kept) == 7
+    # The first one stands for all cases at the start.
+    assert max(kept) == 1

@@ -66,9 +66,32 @@ def test_progress_adds_up(classifier, images):
     assert reports[0] == 1
 
 
-def test_no_images_are_no_work(classifier):
-    result = CountDown()(classifier, np.zeros((0, 4, 5, 1), np.float32), [])
+@pytest.mark.parametrize("xla", [False, True])
+def test_no_images_are_no_work(classifier, xla):
+    attack = CountDown(xla=xla)
+    result = attack(classifier, np.zeros((0, 4, 5, 1), np.float32), [])
     assert result.adversarial.shape == (0, 4, 5, 1)
+
+
+def test_under_xla_there_are_few_numbers_of_rows(classifier, images):
+    """It compiles anew for each."""
+    seen = set()
+
+    class Watched(CountDown):
+        def _compiled(self, classifier, method, specs):
+            function = super()._compiled(classifier, method, specs)
+
+            def run(rows, *others):
+                if not others:  # Else it is the judgement of all images.
+                    seen.add((method.__name__, len(rows["labels"])))
+                return function(rows, *others)
+
+            return run
+
+    Watched(batch_size=5, xla=True)(classifier, images, LABELS)
+    methods, counts = map(set, zip(*seen, strict=True))
+    assert methods == {"_begin_rows", "_round"}
+    assert counts <= {1, 2, 4, 8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The comparison of attacks: what is judged how, and one real comparison."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -98,6 +99,50 @@ def test_distances_are_compared_where_both_succeeded(script):
     assert script[0]._mean_distances(ours, none) == [None, None]
 
 
+def compared(script, monkeypatch, name, ours, rival):
+    """The row of two processes that made this."""
+    arrays = {"ours": ours, "rival": rival}
+    module = script[0]
+    monkeypatch.setattr(
+        module, "_start", lambda _, child, *rest: arrays[child.split("/")[0]]
+    )
+    monkeypatch.setattr(module.models.Classifier, "load", lambda path: None)
+    monkeypatch.setattr(module, "_judge", lambda _, made, name: made)
+    arguments = argparse.Namespace(classifier=None, time_limit=1.0)
+    return module._compare(arguments, name, None)
+
+
+@pytest.mark.parametrize("fooled", [True, False])
+def test_a_rival_that_is_stopped_leaves_us_to_succeed(
+    script, monkeypatch, fooled
+):
+    stopped = script[0].Absent("did not finish in 600 s", False)
+    ours = judged([True, fooled], [1.0, 2.0])
+    row = compared(script, monkeypatch, "cw_linf", ours, stopped)
+    assert row["reached"] is fooled
+    assert row["mean_distance"] == (1.5 if fooled else 1.0)
+    line = script[0]._line(row)
+    assert "did not finish in 600 s" in line[2]
+    assert line[4:6] == ["100.0" if fooled else "50.0"] + [
+        "linf 1.5" if fooled else "linf 1"
+    ]
+
+
+def test_a_rival_that_breaks_is_no_success(script, monkeypatch):
+    broken = script[0].Absent("exit code 1: TypeError: ...", True)
+    ours = judged([True, True])
+    row = compared(script, monkeypatch, "jsma", ours, broken)
+    assert row["reached"] is False
+    assert "TypeError" in script[0]._line(row)[2]
+
+
+def test_ours_that_breaks_is_no_success(script, monkeypatch):
+    broken = script[0].Absent("exit code -9: no message", True)
+    row = compared(script, monkeypatch, "jsma", broken, judged([True]))
+    assert row["reached"] is False
+    assert script[0]._line(row)[-1] == "BROKEN"
+
+
 def test_an_unknown_comparison_lists_the_known_ones(benchmarks):
     done = subprocess.run(
         [
@@ -138,6 +183,7 @@ def test_two_images_are_compared_pixel_for_pixel(
             "--growth=",
             "--images=2",
             f"--json={output}",
+            f"--workdir={tmp_path / 'kept'}",
         ],
         capture_output=True,
         text=True,
@@ -149,4 +195,7 @@ def test_two_images_are_compared_pixel_for_pixel(
     assert row["reached"] is (row["speedup"] >= 100.0)
     assert done.returncode == (0 if row["reached"] else 1), done.stderr
     assert f"{row['speedup']:.1f}" in done.stdout
-    assert "are the classifier's own passes" in done.stdout
+    assert "the classifier's own passes take" in done.stdout
+    assert "theta 1.0, gamma 0.1" in done.stdout
+    kept = sorted(path.name for path in (tmp_path / "kept").glob("*.npz"))
+    assert kept == ["ours_plain_jsma.npz", "rival_plain_jsma.npz"]
