@@ -173,7 +173,7 @@ def draw_set(
         rows,
         batch["labels"].numpy(),
         subject.dataset.class_names,
-        f"{adversarial_set.path.name}, classifier {subject.classifier.name}",
+        f"{adversarial_set.path.stem}, classifier {subject.classifier.name}",
     )
 
 
