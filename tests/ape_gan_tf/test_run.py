@@ -79,9 +79,9 @@ def test_it_is_quiet_where_there_is_no_terminal(tiny_run):
         "crafting fgsm",
         "training the purifier",
         "benign clean",
-        "benign gaussian_noise variance=0.05",
-        "oblivious fgsm epsilon=0.3",
-        "white_box fgsm epsilon=0.3",
+        "benign gaussian noise, variance 0.05",
+        "oblivious fgsm, epsilon 0.3",
+        "white_box fgsm, epsilon 0.3",
     ]
 
 
