@@ -42,7 +42,7 @@ def of_keras_architecture(model: keras.Model) -> str:
     """
     try:
         config = keras.saving.serialize_keras_object(model)
-    except (NotImplementedError, TypeError):
+    except (RuntimeError, TypeError):  # Keras, of a subclass without one.
         config = f"{type(model).__module__}.{type(model).__qualname__}"
     return combine(json.dumps(_essentials(config), sort_keys=True))
 

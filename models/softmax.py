@@ -27,7 +27,7 @@ def strip(model: keras.Model, images: tf.Tensor) -> keras.Model | None:
     try:
         copy = _copy_without(last, model)
     # Subclasses, and layers that their configuration cannot make again.
-    except (TypeError, ValueError, AttributeError, NotImplementedError):
+    except (TypeError, ValueError, AttributeError, RuntimeError):
         return None
     return copy if _agree(model, copy, images) else None
 

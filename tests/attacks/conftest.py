@@ -79,6 +79,21 @@ def classifier(linear):
     return linear.from_callable()
 
 
+@pytest.fixture
+def nan_where_bright(linear):
+    """The linear classifier, but NaN for images above 0.5 everywhere."""
+    return models.Classifier.from_callable(
+        lambda x: tf.where(
+            tf.reduce_min(x, [1, 2, 3])[:, None] > 0.5,
+            np.float32(np.nan),
+            linear.function(x),
+        ),
+        image_shape=GREY,
+        num_classes=CLASSES,
+        fingerprint="broken",
+    )
+
+
 @pytest.fixture(scope="session")
 def colour_linear():
     return Linear(COLOUR)
