@@ -13,7 +13,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint results benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m ape_gan_tf.train --flagfile=flags/digits.flags \
@@ -26,6 +26,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Of the page of results, what is between its markers.
+results: $(VENV)/.installed
+	$(BIN)/python -m ape_gan_tf.results_page --page=docs/results.md
 
 benchmark: $(VENV)/.installed-benchmark
 	$(BIN)/python benchmarks/train_step.py

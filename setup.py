@@ -27,7 +27,10 @@ setup(
         "ape_gan_tf.flags",
     ],
     package_dir={"ape_gan_tf.flags": "flags"},
-    package_data={"ape_gan_tf.flags": ["*.flags"]},
+    package_data={
+        "ape_gan_tf": ["pretrained/*.*"],
+        "ape_gan_tf.flags": ["*.flags"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "cleverhans>=4.0",

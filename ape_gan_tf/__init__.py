@@ -27,6 +27,7 @@ _EXPORTS = {
     "fit_classifier": ("ape_gan_tf.classifier_training", "train_classifier"),
     "fit_purifier": ("ape_gan_tf.purifier_training", "train_purifier"),
     "import_npy_pairs": ("data", "import_npy_pairs"),
+    "load_pretrained": ("ape_gan_tf.pretrained_models", "load_pretrained"),
 }
 
 __all__ = sorted(_EXPORTS)

@@ -2,5 +2,7 @@
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
-TARGETS = ("A", "B", "C", "D")
+TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")
+APPLICATIONS = ("inception_v3", "mobilenet_v2", "resnet50")
+TABLES = ("targets", "1", "2", "3", "4", "7", "8", "9")

@@ -1,4 +1,4 @@
-"""Trains the target classifiers A to D, plain or adversarially."""
+"""Trains the target classifiers, plain or adversarially."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from data.checks import (
 class ClassifierConfig:
     """All that decides what a target classifier becomes.
 
-    The paper gives the layers (Table 5) and the error rates, not the training.
+    The paper gives the networks and their error rates, not the training.
 
     Attributes:
-        classifier: `A`, `B`, `C` or `D` (Table 5).
+        classifier: One of `models.TARGETS`.
         epochs: Passes over the training split.
         batch_size: Images a step.
         learning_rate: Of AdamW.

@@ -62,7 +62,6 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "classifier", "output")
     import attacks
-    import models
     from ape_gan_tf.crafting import craft, craft_all_targets
     from data.files import exclusive
 
@@ -74,11 +73,9 @@ def main(values: flags.FlagValues) -> None:
         xla=values.xla,
     )
     dataset = flag_groups.load_dataset(values)
-    classifier = flag_groups.load_classifier(
-        values, Path(values.classifier), dataset.image_shape
-    )
+    classifier = flag_groups.load_classifier(values, dataset.image_shape)
     if values.purifier:
-        classifier = classifier.behind(models.Purifier.load(values.purifier))
+        classifier = classifier.behind(flag_groups.load_purifier(values))
     output = Path(values.output)
     what = (classifier, dataset, values.split, output)
     how_many = {"limit": values.limit, "shard_size": values.shard_size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import models
 from ape_gan_tf.progress import Progress
 
 SHARD_OF_SLOW_ATTACKS = 1000
+ROWS_AT_A_TIME = 256
 THREAT_OF_PURIFIER = {False: "oblivious", True: "white_box"}
 
 
@@ -27,6 +29,7 @@ def craft(
     *,
     limit: int | None = None,
     shard_size: int | None = None,
+    earlier: data.AdversarialSet | None = None,
 ) -> data.AdversarialSet:
     """Attacks a split of a dataset, shard by shard, and writes the set.
 
@@ -41,18 +44,24 @@ def craft(
         output: The set's path without a suffix.
         limit: Only the first `limit` images of the split.
         shard_size: Images a shard; None chooses by their size.
+        earlier: A set of the same attack, classifier and seed with a smaller
+            limit: its images are taken over, since what becomes of an image
+            does not depend on the others.
 
     Returns:
         The whole set, verified.
 
     Raises:
-        ValueError: There is something else at `output`, or an argument does
-            not fit.
+        ValueError: There is something else at `output`, `earlier` is a set of
+            something else, or an argument does not fit.
     """
     refuse_all_targets(attack, "attack")
     writer = _writer(
         attack, classifier, dataset, split, output, limit, shard_size
     )
+    if earlier is not None:
+        _check_earlier(earlier, writer.provenance)
+        _take_over(writer, earlier)
     _write_missing([writer], attack, classifier, dataset, split)
     return data.AdversarialSet.open(output)
 
@@ -126,11 +135,38 @@ def _writer(
         )
     return data.AdversarialSetWriter(
         output,
-        _provenance(attack, classifier, dataset, split, extra),
+        provenance(attack, classifier, dataset, split, **extra),
         count=count if limit is None else min(limit, count),
         image_shape=dataset.image_shape,
         shard_size=shard_size,
     )
+
+
+def _check_earlier(
+    earlier: data.AdversarialSet, wanted: data.Provenance
+) -> None:
+    found = dataclasses.replace(
+        earlier.provenance, package_versions=wanted.package_versions
+    )
+    if found != wanted:
+        raise ValueError(
+            f"earlier must be a set of {wanted}, got {earlier.path} of {found}"
+        )
+
+
+def _take_over(
+    writer: data.AdversarialSetWriter, earlier: data.AdversarialSet
+) -> None:
+    """Writes the shards that lie in the earlier set as a whole."""
+    for shard in writer.missing():
+        if shard.stop > earlier.count:
+            return
+        rows = earlier.batches(
+            ROWS_AT_A_TIME, start=shard.start, limit=shard.stop
+        )
+        with writer.shard(shard) as sink:
+            for batch in rows:
+                sink.append(**{k: v.numpy() for k, v in batch.items()})
 
 
 def _write_missing(
@@ -182,13 +218,17 @@ def check_classes(classifier: models.Classifier, dataset: data.Dataset) -> None:
         )
 
 
-def _provenance(
+def provenance(
     attack: attacks.Attack,
     classifier: models.Classifier,
     dataset: data.Dataset,
     split: str,
-    extra: dict[str, str],
+    **extra: str,
 ) -> data.Provenance:
+    """What `craft` writes of where a set comes from.
+
+    `extra` joins the attack's parameters.
+    """
     purifier = classifier.purifier
     base = classifier.base or classifier
     return data.Provenance(

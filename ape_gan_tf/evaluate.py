@@ -52,7 +52,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir", "classifier")
-    import models
     from ape_gan_tf.measurement import measure
 
     workdir = Path(values.workdir)
@@ -65,12 +64,8 @@ def main(values: flags.FlagValues) -> None:
         attack_params=values.attack_params,
     )
     dataset = flag_groups.load_dataset(values)
-    classifier = flag_groups.load_classifier(
-        values, Path(values.classifier), dataset.image_shape
-    )
-    purifier = (
-        models.Purifier.load(values.purifier) if values.purifier else None
-    )
+    classifier = flag_groups.load_classifier(values, dataset.image_shape)
+    purifier = flag_groups.load_purifier(values) if values.purifier else None
     subject = measurement.subject(dataset, classifier, purifier)
     with command_line.recorded_flags(values, workdir):
         if values.adversarial_set:

@@ -219,21 +219,7 @@ def evaluate_set(
         `target_error` is None: the set does not attack the bare classifier.
     """
     provenance = adversarial_set.provenance
-    is_own = _is_own(subject, provenance)
-    row = dataclasses.replace(
-        subject.row(
-            provenance.attack,
-            dict(provenance.params),
-            provenance.threat_model if is_own else "transfer",
-        ),
-        dataset=provenance.dataset,
-        split=provenance.split,
-        count=min(
-            subject.limit or adversarial_set.count, adversarial_set.count
-        ),
-        crafted_on=_crafted_on(provenance),
-        seed=provenance.seed,
-    )
+    row = set_row(subject, provenance, adversarial_set.count)
     batches = adversarial_set.batches(subject.images_at_a_time, limit=row.count)
     perturbs = {"target": given(lambda batch: batch["adversarial"])}
     if row.threat_model == "oblivious":
@@ -241,6 +227,28 @@ def evaluate_set(
     elif row.threat_model == "white_box" and subject.defended is not None:
         perturbs = {"purified": stored(subject.defended, provenance.attack)}
     return _measure(subject, row, batches, perturbs, metrics)
+
+
+def set_row(subject: Subject, provenance: data.Provenance, count: int) -> Row:
+    """The row of a stored set of `count` images, but for the errors."""
+    is_own = _is_own(subject, provenance)
+    return dataclasses.replace(
+        subject.row(
+            provenance.attack,
+            dict(provenance.params),
+            provenance.threat_model if is_own else "transfer",
+        ),
+        dataset=provenance.dataset,
+        split=provenance.split,
+        count=min(subject.limit or count, count),
+        crafted_on=_crafted_on(provenance),
+        seed=provenance.seed,
+    )
+
+
+def benign_row(subject: Subject, benign: BenignInput) -> Row:
+    """The row of images that nobody attacked, but for the errors."""
+    return subject.row(benign.name, benign.params, "benign")
 
 
 def _crafted_on(provenance: data.Provenance) -> str:
@@ -269,7 +277,7 @@ def _measure_benign(
     def make(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         return benign(batch["images"], batch["index"])
 
-    row = subject.row(benign.name, benign.params, "benign")
+    row = benign_row(subject, benign)
     perturbs = {"target": given(make)}
     return _measure(subject, row, subject.batches(), perturbs, metrics)
 

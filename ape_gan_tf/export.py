@@ -39,14 +39,10 @@ def main(values: flags.FlagValues) -> None:
 
     output = Path(values.output)
     version = _version(values.version, output)
-    import models
-
-    purifier = models.Purifier.load(values.purifier)
+    purifier = flag_groups.load_purifier(values)
     classifier = None
     if values.classifier:
-        classifier = flag_groups.load_classifier(
-            values, Path(values.classifier), purifier.image_shape
-        )
+        classifier = flag_groups.load_classifier(values, purifier.image_shape)
     path = saved_model.export(
         purifier, output, version=version, classifier=classifier
     )

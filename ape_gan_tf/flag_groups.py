@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def define_classifier_flags(
     flags.DEFINE_string(
         "classifier",
         default,
-        "A .keras file or a SavedModel directory"
+        "A .keras file, a SavedModel directory or a pretrained name"
         + (
             ", or one of " + ", ".join(TARGETS) + ", which is trained first."
             if zoo
@@ -153,18 +154,47 @@ def define_classifier_flags(
 
 def load_classifier(
     values: flags.FlagValues,
-    path: Path,
     image_shape: tuple[int, int, int] | None,
+    zoo: Sequence[str] = (),
 ) -> models.Classifier:
-    """The classifier at `path`, read as these flags say."""
-    import models
+    """The classifier of `--classifier`, read as these flags say.
 
-    return models.Classifier.load(
-        path,
-        output=values.classifier_output,
-        value_range=_value_range(values.classifier_range),
-        image_shape=image_shape,
-        resize=values.classifier_resize,
+    `zoo` is what else the flag may be, for the message.
+    """
+    import models
+    from ape_gan_tf.pretrained_models import load_pretrained
+
+    name = values.classifier
+    settings: dict[str, Any] = {
+        "output": values.classifier_output,
+        "value_range": _value_range(values.classifier_range),
+        "image_shape": image_shape,
+        "resize": values.classifier_resize,
+    }
+    if not _is_pretrained("classifier", name, zoo):
+        return models.Classifier.load(name, **settings)
+    # Read like a stranger's, so that it too can be resized.
+    model = load_pretrained(name).keras_model
+    return models.Classifier.from_keras(model, **settings)
+
+
+def _is_pretrained(kind: str, name: str, zoo: Sequence[str] = ()) -> bool:
+    """Whether a flag is a pretrained name; a path that exists comes first.
+
+    Raises:
+        UsageError: It is neither; the message lists the names.
+    """
+    from ape_gan_tf import pretrained_models
+
+    if Path(name).exists():
+        return False
+    known = pretrained_models.names(kind)
+    if name in known:
+        return True
+    raise UsageError(
+        f"--{kind} must be {', '.join(zoo) + ' or ' if zoo else ''}the path "
+        f"of a model, or a pretrained {kind} ({', '.join(known)}), but there "
+        f"is nothing at {name}"
     )
 
 
@@ -188,9 +218,20 @@ def define_purifier_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "purifier",
         None,
-        "A .keras file or a SavedModel directory.",
+        "A .keras file, a SavedModel directory or a pretrained name.",
         flag_values=values,
     )
+
+
+def load_purifier(values: flags.FlagValues) -> models.Purifier:
+    """The purifier of `--purifier`."""
+    import models
+    from ape_gan_tf.pretrained_models import load_pretrained
+
+    name = values.purifier
+    if not _is_pretrained("purifier", name):
+        return models.Purifier.load(name)
+    return models.Purifier.from_keras(load_pretrained(name).keras_model)
 
 
 def define_computation_flags(values: flags.FlagValues) -> None:

@@ -17,7 +17,7 @@ from ape_gan_tf.choices import PRECISIONS, SCHEDULES
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
-from data.augmentation import noise_some
+from data.augmentation import noise_some, sparsify_some
 from data.checks import (
     check_in_range,
     check_one_of,
@@ -51,6 +51,11 @@ class PurifierConfig:
             noise, clipped to [0, 1]; the paper has none.
         training_noise_variance: The variance of an image's noise is drawn
             from [0, training_noise_variance].
+        training_sparse_fraction: Share of the pairs, drawn anew in each step,
+            whose perturbation is kept at random positions alone and made
+            strong there; the paper has none. It needs no other attack.
+        training_sparse_density: The share of such positions in an image is
+            drawn from [0, training_sparse_density].
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the initial weights and of the order of the data.
     """
@@ -71,6 +76,8 @@ class PurifierConfig:
     batch_norm_momentum: float = 0.99
     training_noise_fraction: float = 0.0
     training_noise_variance: float = 0.05
+    training_sparse_fraction: float = 0.0
+    training_sparse_density: float = 0.1
     precision: str = "float32"
     seed: int = 0
 
@@ -86,7 +93,12 @@ class PurifierConfig:
         check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
         for name in ("content_weight", "adversarial_weight"):
             check_in_range(getattr(self, name), 0.0, 1e6, name)
-        for name in ("training_noise_fraction", "training_noise_variance"):
+        for name in (
+            "training_noise_fraction",
+            "training_noise_variance",
+            "training_sparse_fraction",
+            "training_sparse_density",
+        ):
             check_in_range(getattr(self, name), 0.0, 1.0, name)
 
     def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
@@ -294,7 +306,7 @@ def train_purifier(
             on_checkpoint(step, trainer.purifier())
 
     def batches(start: int) -> tf.data.Dataset:
-        return _with_noise(
+        return _augmented(
             config,
             adversarial_set.training_batches(
                 config.batch_size,
@@ -310,26 +322,41 @@ def train_purifier(
     return trainer.purifier()
 
 
-def _with_noise(
+def _augmented(
     config: PurifierConfig, batches: tf.data.Dataset, start: int
 ) -> tf.data.Dataset:
-    """Makes `training_noise_fraction` of the pairs noisy ones."""
-    if config.training_noise_fraction == 0.0:
+    """Makes some of the pairs sparse ones, and some noisy ones."""
+    noise, sparse = (
+        config.training_noise_fraction,
+        config.training_sparse_fraction,
+    )
+    if noise == sparse == 0.0:
         return batches
 
-    def add(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
-        noisy = noise_some(
-            batch["images"],
-            batch["adversarial"],
-            config.training_noise_fraction,
-            config.training_noise_variance,
-            config.seed,
-            step,
-        )
-        return {**batch, "adversarial": noisy}
+    def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
+        clean, adversarial = batch["images"], batch["adversarial"]
+        if sparse:
+            adversarial = sparsify_some(
+                clean,
+                adversarial,
+                sparse,
+                config.training_sparse_density,
+                config.seed,
+                step,
+            )
+        if noise:
+            adversarial = noise_some(
+                clean,
+                adversarial,
+                noise,
+                config.training_noise_variance,
+                config.seed,
+                step,
+            )
+        return {**batch, "adversarial": adversarial}
 
     numbered = batches.enumerate(start)
-    return numbered.map(add, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _origin(adversarial_set: AdversarialSet) -> dict[str, Any]:

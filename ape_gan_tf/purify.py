@@ -42,7 +42,6 @@ def main(values: flags.FlagValues) -> None:
         raise command_line.UsageError(
             f"--output must end in .npy, got {output}"
         )
-    import models
     from ape_gan_tf.purification import names_file, open_images, purify_to_npy
 
     for path in (output, names_file(output)):
@@ -50,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
             raise command_line.UsageError(
                 f"{path} exists: name another --output, or add --overwrite"
             )
-    purifier = models.Purifier.load(values.purifier)
+    purifier = flag_groups.load_purifier(values)
     images = open_images(Path(values.input), purifier.image_shape)
     purify_to_npy(purifier, images, output, values.batch_size)
     print(f"{output}: {images.count:,} images")

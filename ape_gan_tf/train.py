@@ -157,6 +157,19 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "Each noisy image's variance is drawn from 0 to this.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "training_sparse_fraction",
+        0.0,
+        "Share of the pairs whose perturbation is kept at few random "
+        "positions and made strong there.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "training_sparse_density",
+        0.1,
+        "Each sparse image's share of positions is drawn from 0 to this.",
+        flag_values=values,
+    )
 
 
 def purifier_config(values: flags.FlagValues) -> PurifierConfig:
@@ -205,13 +218,7 @@ def _classifier(
         return flag_groups.classifier_config(
             values, values.classifier, prefix="classifier_"
         )
-    path = Path(values.classifier)
-    if not path.exists():
-        raise command_line.UsageError(
-            f"--classifier must be {', '.join(TARGETS)} or the path of a "
-            f"model, but there is nothing at {path}"
-        )
-    return flag_groups.load_classifier(values, path, dataset.image_shape)
+    return flag_groups.load_classifier(values, dataset.image_shape, zoo=TARGETS)
 
 
 def _path(text: str | None) -> Path | None:

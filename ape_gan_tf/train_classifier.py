@@ -27,7 +27,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "classifier",
         "C",
         TARGETS,
-        "Which of Table 5.",
+        "Which of the paper's; A to D are in Table 5.",
         flag_values=values,
     )
     flag_groups.define_run_flags(values)

@@ -58,8 +58,10 @@ def _param_names(name: str) -> list[str]:
     return [field.name for field in dataclasses.fields(attack)]
 
 
-def parse_params(text: str) -> dict[str, Any]:
+def parse_params(text: str, argument: str = "attack_params") -> dict[str, Any]:
     """Parses `k=v,k=v`: numbers, true, false, none, else strings.
+
+    `argument` is the name of the caller's argument, for error messages.
 
     Raises:
         ValueError: A part is not of the form `name=value`, or comes twice.
@@ -69,11 +71,10 @@ def parse_params(text: str) -> dict[str, Any]:
         name, equals, value = (x.strip() for x in part.partition("="))
         if not (name and equals and value):
             raise ValueError(
-                f"attack_params must look like name=value,name=value, "
-                f"got {part!r}"
+                f"{argument} must look like name=value,name=value, got {part!r}"
             )
         if name in params:
-            raise ValueError(f"attack_params has {name!r} more than once")
+            raise ValueError(f"{argument} has {name!r} more than once")
         params[name] = _parse_value(value)
     return params
 

@@ -89,3 +89,46 @@ def noise_some(
     return tf.where(
         draws[0] < fraction, tf.clip_by_value(noisy, 0.0, 1.0), adversarial
     )
+
+
+def sparsify_some(
+    clean: tf.Tensor,
+    adversarial: tf.Tensor,
+    fraction: float,
+    density: float,
+    seed: int,
+    step: tf.Tensor,
+) -> tf.Tensor:
+    """Makes some perturbations sparse and strong: few pixels, far changed.
+
+    Args:
+        clean: `[B, H, W, C]` in [0, 1].
+        adversarial: their twins, of the same shape.
+        fraction: the share of images, in [0, 1], whose perturbation is kept
+            at random positions alone, and made there as large as an image's
+            own strength, drawn from [0.5, 1], in the direction that it had.
+        density: each image's share of such positions is drawn from
+            [0, density].
+        seed: the run's seed.
+        step: int64 scalar.
+
+    Returns:
+        `[B, H, W, C]` in [0, 1].
+    """
+    batch, height, width, _ = clean.shape
+    draws = tf.random.stateless_uniform(
+        [3, batch, 1, 1, 1],
+        step_key(seed, "sparsify_some", step),
+        alg="philox",
+    )
+    positions = tf.random.stateless_uniform(
+        [batch, height, width, 1],
+        step_key(seed, "positions", step),
+        alg="philox",
+    )
+    strength = 0.5 + 0.5 * draws[1]
+    is_kept = tf.cast(positions < density * draws[2], clean.dtype)
+    sparse = clean + is_kept * strength * tf.sign(adversarial - clean)
+    return tf.where(
+        draws[0] < fraction, tf.clip_by_value(sparse, 0.0, 1.0), adversarial
+    )

@@ -1,14 +1,21 @@
-"""The target classifiers A, B, C and D (Table 5 of the paper)."""
+"""The target classifiers: Table 5 of the paper, and two for CIFAR-10."""
 
 import keras
 
 from data import checks
-from models import shapes
+from models import dense_net, layers, resnet, shapes
 
-TARGETS = ("A", "B", "C", "D")
+TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 
 # The smallest side that leaves at least one pixel behind every layer.
-_SMALLEST_SIDE = {"A": 6, "B": 16, "C": 27, "D": 16}
+_SMALLEST_SIDE = {
+    "A": 6,
+    "B": 16,
+    "C": 27,
+    "D": 16,
+    "densenet40": 4,
+    "resnet18": 8,
+}
 
 
 def target(
@@ -18,7 +25,10 @@ def target(
     *,
     seed: int | None = None,
 ) -> keras.Model:
-    """Builds a target classifier of Table 5, without its softmax.
+    """Builds a target classifier of the paper, without its softmax.
+
+    A to D are those of Table 5, `densenet40` and `resnet18` the others of
+    CIFAR-10: see `dense_net.densenet40` and `resnet.resnet18`.
 
     A, B and C are the paper's for MNIST, D for CIFAR-10; C is CleverHans's
     basic CNN. Where Table 5 is silent we chose: padding VALID in A, B and
@@ -30,7 +40,8 @@ def target(
     Args:
         name: One of `TARGETS`.
         image_shape: Height, width and channels. Sides must be at least 6
-            for A, 16 for B and D, 27 for C.
+            for A, 16 for B and D, 27 for C, 4 for `densenet40`, 8 for
+            `resnet18`.
         num_classes: Number of classes, at least 2.
         seed: Makes the initial weights and the dropout reproducible.
 
@@ -48,23 +59,9 @@ def target(
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     image_shape = _check_image_shape(name, image_shape)
 
-    inputs = features = keras.Input(image_shape, name="images")
-    for layer in _LAYERS[name](_Seeds(seed), num_classes):
-        features = layer(features)
-    return keras.Model(inputs, features, name=f"target_{name.lower()}")
-
-
-class _Seeds:
-    """Gives every layer that draws numbers a seed of its own."""
-
-    def __init__(self, seed):
-        self._next = seed
-
-    def take(self):
-        seed = self._next
-        if seed is not None:
-            self._next = seed + 1
-        return seed
+    images = keras.Input(image_shape, name="images")
+    logits = _NETWORKS[name](images, layers.Seeds(seed), num_classes)
+    return keras.Model(images, logits, name=f"target_{name.lower()}")
 
 
 def _layers_a(seeds, num_classes):
@@ -115,7 +112,25 @@ def _layers_vgg(seeds, filters, units, num_classes):
     ]
 
 
-_LAYERS = {"A": _layers_a, "B": _layers_b, "C": _layers_c, "D": _layers_d}
+def _in_a_row(make_layers):
+    """Makes a network of a function that lists layers."""
+
+    def network(features, seeds, num_classes):
+        for layer in make_layers(seeds, num_classes):
+            features = layer(features)
+        return features
+
+    return network
+
+
+_NETWORKS = {
+    "A": _in_a_row(_layers_a),
+    "B": _in_a_row(_layers_b),
+    "C": _in_a_row(_layers_c),
+    "D": _in_a_row(_layers_d),
+    "densenet40": dense_net.densenet40,
+    "resnet18": resnet.resnet18,
+}
 
 
 def _conv(seeds, name, filters, kernel_size, strides=1, padding="valid"):
@@ -140,12 +155,8 @@ def _dense(seeds, name, units):
 
 
 def _logits(seeds, num_classes):
-    # float32 whatever the precision policy: attacks need its resolution.
-    return keras.layers.Dense(
-        num_classes,
-        kernel_initializer=keras.initializers.GlorotUniform(seeds.take()),
-        dtype="float32",
-        name="logits",
+    return layers.logits(
+        num_classes, keras.initializers.GlorotUniform(seeds.take())
     )
 
 

@@ -109,5 +109,17 @@ def test_the_wheel_holds_every_flagfile_inside_the_package(wheel_names):
     assert packed == shipped
 
 
+def test_the_wheel_holds_every_pretrained_file(wheel_names):
+    folder = "ape_gan_tf/pretrained"
+    shipped = {
+        f"{folder}/{path.name}"
+        for path in (ROOT / folder).iterdir()
+        if not path.name.startswith(".")
+    }
+    packed = {name for name in wheel_names if name.startswith(folder + "/")}
+    assert packed
+    assert packed == shipped
+
+
 def test_the_wheel_holds_the_licence(wheel_names):
     assert any(name.endswith("/LICENSE") for name in wheel_names)

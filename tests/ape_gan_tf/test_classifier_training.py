@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import tensorflow as tf
 
 import attacks
@@ -72,6 +73,77 @@ def test_adversarial_training_is_half_on_fgsm_of_the_moment(digits, batch):
     )
 
 
+@pytest.fixture(scope="module")
+def scans():
+    """Four digits, 8x8, as scikit-learn has them."""
+    bunch = sklearn.datasets.load_digits()
+    images = (bunch.images[:4, ..., None] / 16.0).astype(np.float32)
+    return {"images": tf.constant(images), "labels": tf.range(4, dtype="int64")}
+
+
+def make_densenet_trainer(**config):
+    return ClassifierTrainer(
+        ClassifierConfig(classifier="densenet40", **config),
+        (8, 8, 1),
+        10,
+        total_steps=6,
+    )
+
+
+def fast_gradient_sign(model, images, labels, epsilon):
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = tf.reduce_sum(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels, model(images, training=False)
+            )
+        )
+    sign = np.sign(tape.gradient(loss, images))
+    return np.clip(images + epsilon * sign, 0.0, 1.0)
+
+
+def test_batch_norm_sees_clean_and_adversarial_images_once(scans):
+    trainer = make_densenet_trainer(
+        adversarial_training=True, adversarial_epsilon=0.2
+    )
+    # On the moving averages from before the step.
+    adversarial = fast_gradient_sign(trainer.model, **scans, epsilon=0.2)
+    both = np.concatenate([scans["images"], adversarial]).astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(both, [(0, 0), (1, 1), (1, 1), (0, 0)]), (3, 3), (1, 2)
+    )
+    kernel = trainer.model.get_layer("stem").kernel.numpy()
+    features = np.einsum("bhwcij,ijcf->bhwf", windows, kernel)
+    trainer.train_step(scans)
+    batch_norm = trainer.model.get_layer("block_1_layer_1_batch_norm")
+    np.testing.assert_allclose(
+        batch_norm.moving_mean, 0.1 * features.mean((0, 1, 2)), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        batch_norm.moving_variance,
+        0.9 + 0.1 * features.var((0, 1, 2)),
+        rtol=1e-5,
+    )
+
+
+def test_batch_norm_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, scans):
+    undisturbed = make_densenet_trainer(seed=3)
+    undisturbed.train_step(scans)
+    path = tf.train.Checkpoint(**undisturbed.trackables()).save(tmp_path / "x")
+    undisturbed.train_step(scans)
+
+    resumed = make_densenet_trainer(seed=3)
+    checkpoint = tf.train.Checkpoint(**resumed.trackables())
+    checkpoint.restore(path).assert_existing_objects_matched()
+    resumed.train_step(scans)
+    averages = [x for x in resumed.model.weights if "moving" in x.path]
+    assert len(averages) == 2 * (36 + 2 + 1)
+    for one, two in zip(
+        undisturbed.model.weights, resumed.model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_gives_a_float32_classifier(digits, batch, precision):
     trainer = make_trainer(digits, precision=precision)
@@ -139,7 +211,11 @@ def test_it_learns_64_digits(tiny_run):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"classifier": "E"}, "classifier must be one of A, B, C, D, got 'E'"),
+        (
+            {"classifier": "E"},
+            "classifier must be one of A, B, C, D, densenet40, resnet18, "
+            "got 'E'",
+        ),
         ({"schedule": "x"}, "schedule must be one of"),
         ({"precision": "x"}, "precision must be one of"),
         ({"epochs": 0}, "epochs must be a positive integer"),

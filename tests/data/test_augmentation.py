@@ -1,10 +1,10 @@
-"""Noise in the place of adversarial images."""
+"""Noise in the place of adversarial images, and sparse perturbations."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.augmentation import noise_some
+from data.augmentation import noise_some, sparsify_some
 
 CLEAN = tf.fill([400, 8, 8, 1], 0.5)
 ADVERSARIAL = tf.zeros_like(CLEAN)
@@ -45,3 +45,49 @@ def test_seed_and_step_determine_the_noise():
     np.testing.assert_array_equal(noise(0.5), noise(0.5))
     assert (noise(0.5) != noise(0.5, step=1)).any()
     assert (noise(0.5) != noise(0.5, seed=2)).any()
+
+
+# Changed up in the left half, down in the right one, and not in the middle.
+DIRECTIONS = np.zeros((8, 8, 1), np.float32)
+DIRECTIONS[:, :3], DIRECTIONS[:, 5:] = 0.1, -0.1
+
+
+def sparse(fraction, density, seed=1, step=0):
+    return sparsify_some(
+        CLEAN, CLEAN + DIRECTIONS, fraction, density, seed, tf.constant(step)
+    ).numpy()
+
+
+def test_a_fraction_of_the_perturbations_is_made_sparse():
+    def kept(images):
+        return np.isclose(images, 0.5 + DIRECTIONS).all(axis=(1, 2, 3))
+
+    assert kept(sparse(0.0, 0.1)).all()
+    assert not kept(sparse(1.0, 0.1)).any()
+    assert kept(sparse(0.25, 0.1)).mean() == pytest.approx(0.75, abs=0.08)
+
+
+def test_a_sparse_perturbation_goes_far_in_its_own_direction():
+    change = sparse(1.0, 1.0) - 0.5
+    is_changed = change != 0.0
+    np.testing.assert_array_equal(
+        np.sign(change)[is_changed],
+        np.broadcast_to(np.sign(DIRECTIONS), change.shape)[is_changed],
+    )
+    # From 0.5 any step of at least 0.5 ends at the box.
+    np.testing.assert_array_equal(np.abs(change[is_changed]), 0.5)
+
+
+def test_the_share_of_positions_is_spread_from_zero_to_the_density():
+    shares = (sparse(1.0, 0.4) != 0.5).mean(axis=(1, 2, 3))
+    # 6 of 8 columns have a direction; U(0, 0.4) has the mean 0.2.
+    assert shares.mean() == pytest.approx(0.75 * 0.2, rel=0.1)
+    assert shares.min() < 0.02
+    assert 0.25 < shares.max() < 0.45
+    assert np.ptp(sparse(1.0, 0.0)) == 0.0
+
+
+def test_seed_and_step_determine_the_positions():
+    np.testing.assert_array_equal(sparse(0.5, 0.3), sparse(0.5, 0.3))
+    assert (sparse(0.5, 0.3) != sparse(0.5, 0.3, step=1)).any()
+    assert (sparse(0.5, 0.3) != sparse(0.5, 0.3, seed=2)).any()

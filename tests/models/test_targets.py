@@ -1,8 +1,9 @@
-"""Tests of the classifiers of Table 5."""
+"""Tests of all target classifiers, and of the layers of Table 5."""
 
 import keras
 import numpy as np
 import pytest
+import sklearn.datasets
 import tensorflow as tf
 
 import models
@@ -12,6 +13,8 @@ SHAPES = {
     "B": (16, 18, 1),
     "C": (28, 27, 1),
     "D": (16, 16, 3),
+    "densenet40": (4, 5, 3),
+    "resnet18": (8, 9, 1),
 }
 
 
@@ -87,7 +90,8 @@ def test_only_a_has_dropout():
         ]
         for name in models.TARGETS
     }
-    assert rates == {"A": [0.25, 0.5], "B": [], "C": [], "D": []}
+    assert rates.pop("A") == [0.25, 0.5]
+    assert not any(rates.values())
 
 
 @pytest.mark.parametrize("name", models.TARGETS)
@@ -131,19 +135,102 @@ def test_seed_decides_weights_and_dropout():
     assert not np.allclose(outcome(4), outcome(5))
 
 
-def test_half_precision_ends_in_float32():
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("C", "conv_1"), ("densenet40", "stem"), ("resnet18", "stem_conv")],
+)
+def test_half_precision_ends_in_float32(name, first):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = models.target("C", SHAPES["C"], 10, seed=0)
+        model = models.target(name, SHAPES[name], 10, seed=0)
     finally:
         keras.config.set_dtype_policy(before)
-    assert model.get_layer("conv_1").compute_dtype == "bfloat16"
-    assert model(random_images(SHAPES["C"])).dtype == tf.float32
+    assert model.get_layer(first).compute_dtype == "bfloat16"
+    for training in (False, True):
+        logits = model(random_images(SHAPES[name]), training=training)
+        assert logits.dtype == tf.float32
+        assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", models.TARGETS)
+def test_seed_decides_every_weight_that_is_drawn(name):
+    def kernels(seed):
+        model = models.target(name, SHAPES[name], 10, seed=seed)
+        return [x.numpy() for x in model.weights if x.path.endswith("kernel")]
+
+    first, again, other = kernels(4), kernels(4), kernels(5)
+    for one, two, three in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert (one != three).any()
+    # Nor are two layers of one shape alike.
+    assert len({one.tobytes() for one in first}) == len(first)
+
+
+@pytest.mark.parametrize("name", ["densenet40", "resnet18"])
+def test_a_keras_file_of_a_normalised_network_is_the_same(tmp_path, name):
+    model = models.target(name, SHAPES[name], 10, seed=0)
+    images = random_images(SHAPES[name], 5)
+    # Moves the moving averages, which the file must hold too.
+    model(images, training=True)
+    classifier = models.Classifier.from_keras(model)
+    model.save(tmp_path / "classifier.keras")
+    loaded = models.Classifier.load(tmp_path)
+    assert loaded.fingerprint == classifier.fingerprint
+    np.testing.assert_array_equal(loaded(images), classifier(images))
+
+
+@pytest.mark.parametrize("name", ["densenet40", "resnet18"])
+def test_gradient_is_the_slope_of_the_logits(name):
+    model = models.target(name, SHAPES[name], 10, seed=0)
+    classifier = models.Classifier.from_keras(model)
+    images = tf.constant(random_images(SHAPES[name], 1))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logit = classifier(images)[0, 3]
+    gradient = tape.gradient(logit, images)
+    # Central differences along the gradient itself.
+    step = 1e-3 * gradient / tf.norm(gradient)
+    ahead, behind = (classifier(images + x)[0, 3] for x in (step, -step))
+    np.testing.assert_allclose(
+        (ahead - behind) / 2e-3, tf.norm(gradient), rtol=0.02
+    )
+
+
+@pytest.mark.parametrize("name", ["densenet40", "resnet18"])
+def test_a_few_steps_on_digits_lower_the_loss(name):
+    scans = sklearn.datasets.load_digits()
+    images = (scans.images[:16, ..., None] / 16.0).astype(np.float32)
+    labels = tf.constant(scans.target[:16])
+    model = models.target(name, (8, 8, 1), 10, seed=0)
+    optimizer = keras.optimizers.Adam(1e-3)
+
+    losses = []
+    for _ in range(4):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels, model(images, training=True)
+                )
+            )
+        losses.append(float(loss))
+        optimizer.apply(
+            tape.gradient(loss, model.trainable_variables),
+            model.trainable_variables,
+        )
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "smallest"), [("A", 6), ("B", 16), ("C", 27), ("D", 16)]
+    ("name", "smallest"),
+    [
+        ("A", 6),
+        ("B", 16),
+        ("C", 27),
+        ("D", 16),
+        ("densenet40", 4),
+        ("resnet18", 8),
+    ],
 )
 def test_the_smallest_size_fits_and_the_next_does_not(name, smallest):
     model = models.target(name, (smallest, smallest, 1), 3)
@@ -161,7 +248,10 @@ def test_the_smallest_size_fits_and_the_next_does_not(name, smallest):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "E"}, "name must be one of A, B, C, D, got 'E'"),
+        (
+            {"name": "E"},
+            "name must be one of A, B, C, D, densenet40, resnet18, got 'E'",
+        ),
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
         ({"num_classes": 2.5}, "num_classes must be a positive integer"),
         ({"image_shape": (28, 28)}, "image_shape must be .height, width"),

@@ -1,0 +1,139 @@
+"""The classifiers and the purifier of a reproduction, made when needed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import models
+from ape_gan_tf.classifier_training import train_classifier
+from ape_gan_tf.paper import HARDENED, SETTINGS
+from ape_gan_tf.recipes import Recipes
+from ape_gan_tf.stages import Stage
+
+
+class Networks:
+    """Finds, trains or loads what the tables are about.
+
+    Args:
+        workdir: `classifiers/` and `purifier/` are made in it.
+        recipes: How to train.
+        image_shape: Of the dataset.
+        stand_ins: The paper's name of a classifier -> what to use in its
+            place: the name of one that can be trained or downloaded, or a
+            path.
+        weights: Name of a network of `models.APPLICATIONS` -> its weights
+            file; else they are downloaded.
+        purifier: Path of a purifier to measure; None trains one.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        recipes: Recipes,
+        image_shape: tuple[int, int, int],
+        *,
+        stand_ins: Mapping[str, str],
+        weights: Mapping[str, str],
+        purifier: Path | None,
+    ) -> None:
+        self._workdir = workdir
+        self._recipes = recipes
+        self._image_shape = image_shape
+        self._stand_ins = stand_ins
+        self._weights = weights
+        self._given_purifier = purifier
+        self.classifier_stage = functools.cache(self._classifier_stage)
+        self.classifier = functools.cache(self._load_classifier)
+
+    @functools.cached_property
+    def purifier_stage(self) -> Stage:
+        """Trains the purifier on FGSM from the target of FGSM alone."""
+        path = self._purifier_path
+        target = self.classifier_stage(SETTINGS[self._recipes.dataset].fgsm)
+        if self._given_purifier is not None:
+            return Stage(f"purifier {path}", lambda: True, path.exists)
+        # The last that the run writes: the purifier is exported before it.
+        report = path.with_name("report.md")
+        return Stage("purifier", report.exists, self._train_purifier, (target,))
+
+    @functools.cached_property
+    def purifier(self) -> models.Purifier:
+        return models.Purifier.load(self._purifier_path)
+
+    def actual(self, name: str) -> str:
+        """What is used for a classifier of the paper."""
+        return self._stand_ins.get(name, name)
+
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """All that decides what becomes of these classifiers, and of the
+        purifier.
+        """
+        actual = {name: self.actual(name) for name in names}
+        trained = [name for name in actual.values() if is_trainable(name)]
+        return {
+            "classifiers": actual,
+            "purifier": str(self._given_purifier or "trained"),
+            "recipes": self._recipes.describe(sorted({*trained})),
+        }
+
+    def _path(self, name: str) -> Path:
+        actual = self.actual(name)
+        if can_be_made(actual):
+            return self._workdir / "classifiers" / actual
+        return Path(actual)
+
+    def _classifier_stage(self, name: str) -> Stage:
+        actual = self.actual(name)
+        path = self._path(name)
+        if not can_be_made(actual):
+            return Stage(f"classifier {path}", lambda: True, path.exists)
+        make = (
+            self._train_classifier
+            if is_trainable(actual)
+            else self._import_application
+        )
+        return Stage(
+            f"classifier {actual}", path.exists, lambda: make(actual, path)
+        )
+
+    def _load_classifier(self, name: str) -> models.Classifier:
+        return models.Classifier.load(
+            self._path(name), image_shape=self._image_shape, resize=True
+        )
+
+    def _train_classifier(self, name: str, path: Path) -> None:
+        config, dataset, settings = self._recipes.classifier(name)
+        limit = self._recipes.train_limit
+        train_classifier(config, dataset, path, settings, limit=limit)
+
+    def _import_application(self, name: str, path: Path) -> None:
+        network = models.application(
+            name, weights=self._weights.get(name, "imagenet")
+        )
+        classifier = models.Classifier.from_keras(
+            network, image_shape=self._image_shape, resize=True
+        )
+        classifier.save(path)
+
+    @property
+    def _purifier_path(self) -> Path:
+        own = self._workdir / "purifier" / "purifier.keras"
+        return self._given_purifier or own
+
+    def _train_purifier(self) -> None:
+        target = self._path(SETTINGS[self._recipes.dataset].fgsm)
+        workdir = self._workdir / "purifier"
+        self._recipes.purifier_run(workdir, target).execute()
+
+
+def is_trainable(name: str) -> bool:
+    """Whether it is one of the paper's, or that one adversarially trained."""
+    return name.removesuffix(HARDENED) in models.TARGETS
+
+
+def can_be_made(name: str) -> bool:
+    """Whether it can be trained or downloaded, or is a path if not."""
+    return is_trainable(name) or name in models.APPLICATIONS

@@ -1,0 +1,272 @@
+"""`reproduce`: tables as a user asks for them, whole or in pieces.
+
+MNIST is played by scikit-learn's scans in MNIST's file; the classifiers and
+the purifier are those of `tiny_run`, which was trained on them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import data
+from ape_gan_tf import table_result
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = 24
+SECONDS = 300
+
+
+def pixels(split, count):
+    dataset = data.load("digits")
+    batch = next(iter(dataset.batches(split, count)))
+    images = (255.0 * batch["images"].numpy()[..., 0]).round()
+    return images.astype(np.uint8), batch["labels"].numpy()
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(tmp_path_factory):
+    """A folder with scans in the form of MNIST's file."""
+    folder = tmp_path_factory.mktemp("mnist")
+    x_train, y_train = pixels("train", 120)
+    x_test, y_test = pixels("test", COUNT)
+    np.savez(
+        folder / "mnist.npz",
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def given(tiny_run, mnist_dir):
+    """Flags that name all that would have to be trained."""
+    classifier = tiny_run.workdir / "classifier"
+    names = ("A", "B", "C", "C_adversarial")
+    return (
+        f"--data_dir={mnist_dir}",
+        f"--classifiers={','.join(f'{name}={classifier}' for name in names)}",
+        f"--purifier={tiny_run.workdir / 'purifier.keras'}",
+        "--seed=1",
+    )
+
+
+@pytest.fixture(scope="session")
+def reproduced(given, command, tmp_path_factory):
+    """Tables 2 and 8, whole."""
+    workdir = tmp_path_factory.mktemp("reproduced") / "work"
+    words = (*given, "--table=2,8", f"--workdir={workdir}")
+    if command("reproduce", *words):
+        pytest.fail("reproduce failed")
+    return workdir, words
+
+
+def read(workdir, name):
+    return table_result.read(workdir / "tables" / f"table_{name}.json")
+
+
+def error(model, images, labels):
+    return 100.0 * float(np.mean(model.predict(images, verbose=0).argmax(-1) != labels))
+
+
+def test_the_cells_are_what_keras_makes_of_the_images(reproduced, tiny_run):
+    workdir, _ = reproduced
+    found = data.AdversarialSet.open(
+        next((workdir / "adversarial").glob("*/fgsm_epsilon_0.3.h5"))
+    )
+    batch = next(iter(found.batches(COUNT)))
+    images, labels = batch["adversarial"].numpy(), batch["labels"].numpy()
+    classifier = keras.models.load_model(
+        tiny_run.workdir / "classifier" / "classifier.keras"
+    )
+    purifier = keras.models.load_model(tiny_run.workdir / "purifier.keras")
+    alone = error(classifier, images, labels)
+    behind = error(classifier, purifier.predict(images, verbose=0), labels)
+    cells = read(workdir, "8").cells[2]
+    ours = [cell.ours for cell in cells]
+    assert ours == pytest.approx([alone, behind] * 3)
+    assert [cell.paper for cell in cells] == [96.3, 2.8, 6.6, 2.6, 6.6, 2.6]
+    assert {cell.count for cell in cells} == {COUNT}
+
+
+def test_a_table_says_who_stood_in_and_how_it_was_made(reproduced, tiny_run):
+    workdir, _ = reproduced
+    result = read(workdir, "2")
+    classifier = str(tiny_run.workdir / "classifier")
+    assert result.stand_ins == {"C": classifier}
+    assert result.provenance["seed"] == 1
+    command = result.provenance["command"]
+    assert "--table=2,8" in command and str(workdir) not in command
+    assert len(result.rows) == 2
+
+
+def test_each_table_is_written_in_four_forms(reproduced):
+    workdir, _ = reproduced
+    names = {path.name for path in (workdir / "tables").iterdir()}
+    assert names == {
+        f"table_{number}.{suffix}"
+        for number in "28"
+        for suffix in ("csv", "json", "md", "png")
+    }
+
+
+def test_a_second_run_makes_nothing_anew(reproduced, command, capsys):
+    workdir, words = reproduced
+    work = [workdir / "metrics.json", workdir / "stages.json"]
+    work += (workdir / "adversarial").rglob("*.h5")
+    before = {path: path.stat().st_mtime_ns for path in work}
+    assert command("reproduce", *words) == 0
+    assert {path: path.stat().st_mtime_ns for path in work} == before
+    assert "===" not in capsys.readouterr().err
+
+
+def test_sets_may_be_removed_once_they_are_measured(
+    reproduced, command, capsys, tmp_path
+):
+    workdir, words = reproduced
+    aside = tmp_path / "aside"
+    (workdir / "adversarial").rename(aside)
+    try:
+        assert command("reproduce", *words) == 0
+        assert "===" not in capsys.readouterr().err
+    finally:
+        aside.rename(workdir / "adversarial")
+
+
+def test_a_run_killed_while_it_crafts_goes_on_to_the_same_figures(
+    reproduced, given, command, tmp_path
+):
+    workdir = tmp_path / "killed"
+    words = (*given, "--table=2,8", f"--workdir={workdir}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ape_gan_tf.reproduce", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + SECONDS
+    while not any((workdir / "adversarial").rglob("*.h5")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("it ended, or crafted nothing in time")
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait(SECONDS)
+    assert not (workdir / "tables").exists()
+    (first,) = (workdir / "adversarial").rglob("*.h5")
+    before = first.stat().st_mtime_ns
+
+    assert command("reproduce", *words) == 0
+    assert first.stat().st_mtime_ns == before
+    for name in "28":
+        killed, whole = read(workdir, name), read(reproduced[0], name)
+        assert killed.cells == whole.cells
+
+
+def test_without_time_every_cell_is_missing_and_says_so(
+    given, command, tmp_path, capsys
+):
+    words = ("--table=1", "--max_minutes=0", f"--workdir={tmp_path}")
+    assert command("reproduce", *given, *words) == 0
+    cells = [cell for line in read(tmp_path, "1").cells for cell in line]
+    assert all(cell.ours is None for cell in cells)
+    assert {cell.missing for cell in cells} == {"no time was left"}
+    assert "no time was left" in capsys.readouterr().out
+    assert not (tmp_path / "adversarial").exists()
+
+
+def test_counts_and_limit_are_in_the_table(given, command, tmp_path):
+    words = (
+        *given,
+        "--table=1,7",
+        "--limit=6",
+        "--counts=jsma=4,cw_l2=2,cw_l2@C_adversarial=1",
+        f"--workdir={tmp_path}",
+    )
+    assert command("reproduce", *words, "--max_minutes=0") == 0
+    assert command("reproduce", *words[:4], "--table=2", *words[5:]) == 0
+    assert {cell.count for cell in read(tmp_path, "2").cells[0]} == {6}
+    planned = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert {row["count"] for row in planned} == {6}
+
+
+def test_it_trains_what_is_missing(mnist_dir, command, tmp_path, capsys):
+    words = (
+        f"--data_dir={mnist_dir}",
+        "--table=2",
+        "--train_limit=64",
+        "--epochs=1",
+        "--classifier_epochs=1",
+        "--limit=8",
+        f"--workdir={tmp_path}",
+    )
+    assert command("reproduce", *words) == 0
+    assert (tmp_path / "classifiers" / "C" / "classifier.keras").is_file()
+    assert (tmp_path / "purifier" / "purifier.keras").is_file()
+    assert not (tmp_path / "classifiers" / "A").exists()
+    seconds = json.loads((tmp_path / "stages.json").read_text())
+    assert {"classifier C", "purifier"} <= seconds.keys()
+
+    capsys.readouterr()
+    assert command("reproduce", *words[:3], "--epochs=2", *words[4:]) == 1
+    said = capsys.readouterr().err
+    assert "--epochs=2" in said and "another --workdir" in said
+
+
+def test_a_network_without_weights_leaves_its_cells_missing(
+    command, tmp_path, capsys
+):
+    folder = tmp_path / "imagenet"
+    for split in ("train", "val"):
+        for number in range(1000):
+            (folder / split / f"n{number:08d}").mkdir(parents=True)
+        photograph = folder / split / "n00000007" / "one.JPEG"
+        keras.utils.save_img(photograph, np.zeros((64, 64, 3)))
+    weights = tmp_path / "nowhere.h5"
+    code = command(
+        "reproduce",
+        "--dataset=image_folder",
+        f"--image_dir={folder}",
+        "--table=4",
+        "--classifiers=inception_v3=mobilenet_v2",
+        f"--application_weights=mobilenet_v2={weights}",
+        f"--workdir={tmp_path / 'work'}",
+    )
+    assert code == 0, capsys.readouterr().err
+    result = read(tmp_path / "work", "4")
+    assert result.stand_ins == {"inception_v3": "mobilenet_v2"}
+    assert all(str(weights) in c.missing for line in result.cells for c in line)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--table=5"], "--table must be all, or some of targets, 1, 2"),
+        (["--table=4"], "the paper has no such table about it"),
+        (["--counts=cw_l3=4"], "--counts must name attacks"),
+        (["--counts=cw_l2=some"], "--counts must give a number of images"),
+        (["--counts=cw_l2"], "--counts must look like NAME=VALUE"),
+        (["--classifiers=E=x"], "--classifiers must be for some of A, B, C"),
+        (["--classifiers=C=x"], "there is nothing at x"),
+        (["--purifier=x"], "nothing at x"),
+        (["--recipe=x.flags"], "flagfile x.flags does not exist"),
+        (["--tabel=1"], "did you mean --table?"),
+    ],
+)
+def test_a_wrong_word_is_answered(
+    words, message, command, mnist_dir, tmp_path, capsys
+):
+    workdir = tmp_path / "work"
+    given = (f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    assert command("reproduce", *given, *words) == 2
+    assert message in capsys.readouterr().err
+    assert not workdir.exists()
