@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import models
+from ape_gan_tf import pretrained_models
 from ape_gan_tf.classifier_training import train_classifier
 from ape_gan_tf.paper import HARDENED, SETTINGS
+from ape_gan_tf.pretrained_models import load_pretrained
 from ape_gan_tf.recipes import Recipes
 from ape_gan_tf.stages import Stage
 
@@ -22,11 +24,12 @@ class Networks:
         recipes: How to train.
         image_shape: Of the dataset.
         stand_ins: The paper's name of a classifier -> what to use in its
-            place: the name of one that can be trained or downloaded, or a
-            path.
+            place: the name of one that can be trained or downloaded, a
+            pretrained name, or a path.
         weights: Name of a network of `models.APPLICATIONS` -> its weights
             file; else they are downloaded.
-        purifier: Path of a purifier to measure; None trains one.
+        purifier: Path or pretrained name of a purifier to measure; None
+            trains one.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Networks:
         *,
         stand_ins: Mapping[str, str],
         weights: Mapping[str, str],
-        purifier: Path | None,
+        purifier: str | None,
     ) -> None:
         self._workdir = workdir
         self._recipes = recipes
@@ -51,17 +54,23 @@ class Networks:
     @functools.cached_property
     def purifier_stage(self) -> Stage:
         """Trains the purifier on FGSM from the target of FGSM alone."""
-        path = self._purifier_path
+        given = self._given_purifier
+        if given is not None:
+            return _given(f"purifier {given}")
         target = self.classifier_stage(SETTINGS[self._recipes.dataset].fgsm)
-        if self._given_purifier is not None:
-            return Stage(f"purifier {path}", lambda: True, path.exists)
         # The last that the run writes: the purifier is exported before it.
-        report = path.with_name("report.md")
+        report = self._workdir / "purifier" / "report.md"
         return Stage("purifier", report.exists, self._train_purifier, (target,))
 
     @functools.cached_property
     def purifier(self) -> models.Purifier:
-        return models.Purifier.load(self._purifier_path)
+        given = self._given_purifier
+        if given is None:
+            path = self._workdir / "purifier" / "purifier.keras"
+            return models.Purifier.load(path)
+        if is_pretrained("purifier", given):
+            return cast(models.Purifier, load_pretrained(given))
+        return models.Purifier.load(given)
 
     def actual(self, name: str) -> str:
         """What is used for a classifier of the paper."""
@@ -89,7 +98,7 @@ class Networks:
         actual = self.actual(name)
         path = self._path(name)
         if not can_be_made(actual):
-            return Stage(f"classifier {path}", lambda: True, path.exists)
+            return _given(f"classifier {actual}")
         make = (
             self._train_classifier
             if is_trainable(actual)
@@ -100,6 +109,9 @@ class Networks:
         )
 
     def _load_classifier(self, name: str) -> models.Classifier:
+        actual = self.actual(name)
+        if is_pretrained("classifier", actual):
+            return cast(models.Classifier, load_pretrained(actual))
         return models.Classifier.load(
             self._path(name), image_shape=self._image_shape, resize=True
         )
@@ -118,15 +130,20 @@ class Networks:
         )
         classifier.save(path)
 
-    @property
-    def _purifier_path(self) -> Path:
-        own = self._workdir / "purifier" / "purifier.keras"
-        return self._given_purifier or own
-
     def _train_purifier(self) -> None:
         target = self._path(SETTINGS[self._recipes.dataset].fgsm)
         workdir = self._workdir / "purifier"
         self._recipes.purifier_run(workdir, target).execute()
+
+
+def _given(name: str) -> Stage:
+    """What the caller named: there is nothing to make."""
+    return Stage(name, lambda: True, lambda: None)
+
+
+def is_pretrained(kind: str, name: str) -> bool:
+    """Whether it comes with the package; a path that exists comes first."""
+    return not Path(name).exists() and name in pretrained_models.names(kind)
 
 
 def is_trainable(name: str) -> bool:

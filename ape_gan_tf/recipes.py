@@ -17,7 +17,7 @@ from ape_gan_tf.run import Run
 from ape_gan_tf.training_loop import LoopSettings
 
 PURIFIERS = {
-    "mnist": "mnist.flags",
+    "mnist": "mnist_sparse.flags",
     "cifar10": "cifar10.flags",
     "image_folder": "imagenet.flags",
 }

@@ -114,7 +114,7 @@ def _define_training(values: flags.FlagValues) -> None:
         "recipe",
         None,
         "Flagfile of the purifier's training, as for the command train; "
-        "default mnist.flags, cifar10.flags or imagenet.flags.",
+        "default mnist_sparse.flags, cifar10.flags or imagenet.flags.",
         flag_values=values,
     )
     for name, what in (
@@ -234,34 +234,35 @@ def _networks(
 ) -> Networks:
     import models
     from ape_gan_tf import paper
-    from ape_gan_tf.networks import Networks, can_be_made
+    from ape_gan_tf.networks import Networks, can_be_made, is_pretrained
 
     known = paper.classifiers(values.dataset)
     stand_ins = _pairs(values, "classifiers")
     _check_names("classifiers", stand_ins, known)
     for other in stand_ins.values():
-        if not can_be_made(other) and not Path(other).exists():
-            names = ", ".join((*models.TARGETS, *models.APPLICATIONS))
-            raise command_line.UsageError(
-                f"--classifiers must name paths or some of {names}, but there "
-                f"is nothing at {other}"
-            )
+        if not can_be_made(other) and not is_pretrained("classifier", other):
+            _check_exists("classifiers", other)
     weights = _pairs(values, "application_weights")
     _check_names("application_weights", weights, models.APPLICATIONS)
     purifier = values.purifier
-    if purifier and not Path(purifier).exists():
-        raise command_line.UsageError(
-            f"--purifier must be the path of a model, but there is nothing at "
-            f"{purifier}"
-        )
+    if purifier and not is_pretrained("purifier", purifier):
+        _check_exists("purifier", purifier)
     return Networks(
         workdir,
         recipes,
         image_shape,
         stand_ins=stand_ins,
         weights=weights,
-        purifier=Path(purifier) if purifier else None,
+        purifier=purifier or None,
     )
+
+
+def _check_exists(flag: str, path: str) -> None:
+    if not Path(path).exists():
+        raise command_line.UsageError(
+            f"--{flag} must name what is trained, pretrained, downloaded or "
+            f"lies at a path, but there is nothing at {path}"
+        )
 
 
 def _check_names(

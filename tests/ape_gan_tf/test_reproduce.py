@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 
 import data
-from ape_gan_tf import table_result
+from ape_gan_tf import paper, table_result
+from ape_gan_tf.networks import Networks
+from ape_gan_tf.recipes import Recipes
+from ape_gan_tf.reproduction import Reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 24
@@ -35,7 +38,7 @@ def pixels(split, count):
 def mnist_dir(tmp_path_factory):
     """A folder with scans in the form of MNIST's file."""
     folder = tmp_path_factory.mktemp("mnist")
-    x_train, y_train = pixels("train", 120)
+    x_train, y_train = pixels("train", 160)
     x_test, y_test = pixels("test", COUNT)
     np.savez(
         folder / "mnist.npz",
@@ -75,7 +78,9 @@ def read(workdir, name):
 
 
 def error(model, images, labels):
-    return 100.0 * float(np.mean(model.predict(images, verbose=0).argmax(-1) != labels))
+    return 100.0 * float(
+        np.mean(model.predict(images, verbose=0).argmax(-1) != labels)
+    )
 
 
 def test_the_cells_are_what_keras_makes_of_the_images(reproduced, tiny_run):
@@ -184,26 +189,59 @@ def test_without_time_every_cell_is_missing_and_says_so(
     assert not (tmp_path / "adversarial").exists()
 
 
-def test_counts_and_limit_are_in_the_table(given, command, tmp_path):
-    words = (
-        *given,
-        "--table=1,7",
-        "--limit=6",
-        "--counts=jsma=4,cw_l2=2,cw_l2@C_adversarial=1",
-        f"--workdir={tmp_path}",
+def test_counts_and_limits_are_in_the_table(given, command, tmp_path):
+    words = ("--table=3", "--limit=6", "--counts=fgsm=4")
+    assert command("reproduce", *given, *words, f"--workdir={tmp_path}") == 0
+    cells = [cell for line in read(tmp_path, "3").cells for cell in line]
+    assert {cell.count for cell in cells} == {4}
+
+
+def test_an_attack_may_have_a_count_for_one_classifier(tmp_path, mnist_dir):
+    dataset = data.load("mnist", data_dir=mnist_dir)
+    recipes = Recipes(
+        dataset="mnist", seed=0, data_flags={}, purifier="mnist.flags"
     )
-    assert command("reproduce", *words, "--max_minutes=0") == 0
-    assert command("reproduce", *words[:4], "--table=2", *words[5:]) == 0
-    assert {cell.count for cell in read(tmp_path, "2").cells[0]} == {6}
-    planned = json.loads((tmp_path / "metrics.json").read_text())["rows"]
-    assert {row["count"] for row in planned} == {6}
+    networks = Networks(
+        tmp_path,
+        recipes,
+        dataset.image_shape,
+        stand_ins={},
+        weights={},
+        purifier=None,
+    )
+    reproduction = Reproduction(
+        tmp_path,
+        dataset,
+        networks,
+        seed=0,
+        counts={"cw_l2": 9, "cw_l2@C_adversarial": 2, "deepfool": 3},
+        limit=7,
+    )
+    stages = reproduction.stages([paper.find("mnist", "7")])
+    names = [stage.name for stage in stages]
+    assert "deepfool on A, first 3 before C_adversarial" in names
+    search = "cw_l2 max_iterations 1000"
+    assert f"{search} on B, first 7 before B" in names
+    assert f"{search} on C_adversarial, first 2 before C_adversarial" in names
+    # Cheap ones first, on the paper's targets before the hardened one.
+    attacks = [name.split()[0] for name in names]
+    assert list(dict.fromkeys(attacks)) == [
+        "fgsm",
+        "jsma",
+        "deepfool",
+        "lbfgs",
+        "cw_l2",
+        "cw_l0",
+        "cw_linf",
+    ]
+    assert len(names) == len(set(names)) == 7 * 3
 
 
 def test_it_trains_what_is_missing(mnist_dir, command, tmp_path, capsys):
     words = (
         f"--data_dir={mnist_dir}",
         "--table=2",
-        "--train_limit=64",
+        "--train_limit=128",
         "--epochs=1",
         "--classifier_epochs=1",
         "--limit=8",
