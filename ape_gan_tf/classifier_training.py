@@ -9,18 +9,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import attacks
 import data
 import models
 from ape_gan_tf import optimizers
 from ape_gan_tf.choices import PRECISIONS, SCHEDULES
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.workdir import claim, refuse_orphans
+from attacks.base import per_image
+from attacks.fgsm import gradient_sign_step
 from data.checks import (
     check_in_range,
     check_one_of,
     check_positive_integer,
 )
+from data.randomness import step_key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,10 @@ class ClassifierConfig:
             on FGSM images crafted anew (Tables 7 to 9; Goodfellow et al.
             2014).
         adversarial_epsilon: The epsilon of that FGSM.
+        adversarial_epsilon_min: Where given, each image's epsilon is drawn
+            from [adversarial_epsilon_min, adversarial_epsilon] in each step:
+            trained at one strength, a classifier learns to read the label
+            from the perturbation, and gets noise and weaker ones wrong.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the weights, the order of the data and the augmentation.
     """
@@ -56,6 +62,7 @@ class ClassifierConfig:
     flip: bool = False
     adversarial_training: bool = False
     adversarial_epsilon: float = 0.3
+    adversarial_epsilon_min: float | None = None
     precision: str = "float32"
     seed: int = 0
 
@@ -70,6 +77,13 @@ class ClassifierConfig:
         check_in_range(
             self.adversarial_epsilon, 0.0, 1.0, "adversarial_epsilon"
         )
+        if self.adversarial_epsilon_min is not None:
+            check_in_range(
+                self.adversarial_epsilon_min,
+                0.0,
+                self.adversarial_epsilon,
+                "adversarial_epsilon_min",
+            )
 
 
 class ClassifierTrainer:
@@ -111,7 +125,6 @@ class ClassifierTrainer:
             self._variables,
             config.precision,
         )
-        self._attack = attacks.FGSM(epsilon=config.adversarial_epsilon)
 
     def classifier(self) -> models.Classifier:
         """The classifier as trained so far: a float32 copy."""
@@ -142,7 +155,7 @@ class ClassifierTrainer:
         """
         images, labels = batch["images"], batch["labels"]
         if self._config.adversarial_training:
-            images = tf.concat([images, self._craft(images, labels)], 0)
+            images = tf.concat([images, self.craft(images, labels)], 0)
             labels = tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
@@ -156,13 +169,30 @@ class ClassifierTrainer:
         wrong = tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
         return loss, 100.0 * tf.reduce_mean(wrong)
 
-    def _craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """FGSM on the weights of this moment, without dropout."""
-        untargeted = tf.fill(tf.shape(labels), tf.constant(-1, tf.int64))
-        adversarial, _ = self._attack.run(
-            self._infer, images, labels, untargeted, images, labels
+        adversarial = gradient_sign_step(
+            self._infer,
+            images,
+            labels,
+            tf.fill(tf.shape(labels), tf.constant(-1, tf.int64)),
+            per_image(self._epsilons(tf.shape(labels))),
         )
         return tf.stop_gradient(adversarial)
+
+    def _epsilons(self, shape: tf.Tensor) -> tf.Tensor:
+        """The epsilon of each image of a batch, float32 `[B]`."""
+        highest = self._config.adversarial_epsilon
+        lowest = self._config.adversarial_epsilon_min
+        if lowest is None:
+            return tf.fill(shape, highest)
+        key = step_key(
+            self._config.seed,
+            "adversarial_epsilon",
+            self._optimizer.iterations.value,
+        )
+        draws = tf.random.stateless_uniform(shape, key, alg="philox")
+        return lowest + (highest - lowest) * draws
 
     def _infer(self, images: tf.Tensor) -> tf.Tensor:
         return self.model(images, training=False)

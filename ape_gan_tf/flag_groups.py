@@ -331,6 +331,14 @@ def define_classifier_training_flags(
         upper_bound=1.0,
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "adversarial_epsilon_min",
+        None,
+        "Each image's epsilon is drawn from this to --adversarial_epsilon.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
 
 
 def classifier_config(
@@ -353,6 +361,7 @@ def classifier_config(
         flip=of_training("flip"),
         adversarial_training=values.adversarial_training,
         adversarial_epsilon=values.adversarial_epsilon,
+        adversarial_epsilon_min=values.adversarial_epsilon_min,
         precision=values.precision,
         seed=values.seed,
     )

@@ -126,6 +126,35 @@ def test_batch_norm_sees_clean_and_adversarial_images_once(scans):
     )
 
 
+def epsilons_of_two_steps(scans, **keywords):
+    """Linf distances of the crafted images before and after a step."""
+    trainer = make_densenet_trainer(adversarial_training=True, **keywords)
+    found = []
+    for _ in range(2):
+        adversarial = trainer.craft(scans["images"], scans["labels"])
+        change = np.abs(adversarial - scans["images"])
+        found.append(change.max(axis=(1, 2, 3)))
+        trainer.train_step(scans)
+    return np.array(found)
+
+
+def test_each_image_has_an_epsilon_of_its_own_in_each_step(scans):
+    found = epsilons_of_two_steps(
+        scans, adversarial_epsilon=0.2, adversarial_epsilon_min=0.1
+    )
+    assert (found > 0.1 - 1e-6).all() and (found < 0.2 + 1e-6).all()
+    assert len(np.unique(found.round(5))) > found.size // 2
+    again = epsilons_of_two_steps(
+        scans, adversarial_epsilon=0.2, adversarial_epsilon_min=0.1
+    )
+    np.testing.assert_array_equal(found, again)
+
+
+def test_without_a_smallest_epsilon_all_have_the_largest(scans):
+    found = epsilons_of_two_steps(scans, adversarial_epsilon=0.2)
+    np.testing.assert_allclose(found, 0.2, atol=1e-6)
+
+
 def test_batch_norm_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, scans):
     undisturbed = make_densenet_trainer(seed=3)
     undisturbed.train_step(scans)
@@ -223,6 +252,10 @@ def test_it_learns_64_digits(tiny_run):
         ({"learning_rate": 11.0}, "learning_rate must be .* got 11.0"),
         ({"weight_decay": -1.0}, "weight_decay must be .* got -1.0"),
         ({"adversarial_epsilon": 1.1}, "adversarial_epsilon must be .* 1.1"),
+        (
+            {"adversarial_epsilon_min": 0.4},
+            r"adversarial_epsilon_min must be .*\[0.0, 0.3\], got 0.4",
+        ),
     ],
 )
 def test_a_configuration_is_checked(config, message):
