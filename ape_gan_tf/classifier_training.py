@@ -47,7 +47,7 @@ class ClassifierConfig:
         adversarial_epsilon_min: Where given, each image's epsilon is drawn
             from [adversarial_epsilon_min, adversarial_epsilon] in each step:
             trained at one strength, a classifier learns to read the label
-            from the perturbation, and gets noise and weaker ones wrong.
+            from the perturbation (label leaking, Kurakin et al. 2016).
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the weights, the order of the data and the augmentation.
     """

@@ -26,7 +26,14 @@ INTERRUPTED_MESSAGE = (
 )
 FLAGFILE = "--flagfile="
 # Not part of an experiment, so not in flags.txt.
-_NOT_RECORDED = ("debug", "flagfile", "help", "undefok", "workdir")
+_NOT_RECORDED = (
+    "debug",
+    "flagfile",
+    "help",
+    "max_minutes",
+    "undefok",
+    "workdir",
+)
 
 
 class UsageError(Exception):

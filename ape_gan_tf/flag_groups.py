@@ -49,20 +49,7 @@ def define_dataset_flags(
         "cifar10, digits (comes with the package), image_folder or mnist.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of the datasets; else the environment's APE_GAN_TF_DATA, "
-        "else Keras's cache.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "image_dir",
-        None,
-        "Folder of image_folder, with {train,val}/<class>/*.JPEG; default "
-        "DATA_DIR/imagenet.",
-        flag_values=values,
-    )
+    define_data_dir_flags(values)
     flags.DEFINE_integer(
         "image_size",
         256,
@@ -87,6 +74,24 @@ def define_dataset_flags(
             flag_values=values,
         )
         define_limit_flag(values)
+
+
+def define_data_dir_flags(values: flags.FlagValues) -> None:
+    """`--data_dir` and `--image_dir`: where the datasets are."""
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Folder of the datasets; else the environment's APE_GAN_TF_DATA, "
+        "else Keras's cache.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "image_dir",
+        None,
+        "Folder of image_folder, with {train,val}/<class>/*.JPEG; default "
+        "DATA_DIR/imagenet.",
+        flag_values=values,
+    )
 
 
 def define_limit_flag(values: flags.FlagValues) -> None:
@@ -188,9 +193,9 @@ def _is_pretrained(kind: str, name: str, zoo: Sequence[str] = ()) -> bool:
 
     if Path(name).exists():
         return False
-    known = pretrained_models.names(kind)
-    if name in known:
+    if pretrained_models.is_pretrained(kind, name):
         return True
+    known = pretrained_models.names(kind)
     raise UsageError(
         f"--{kind} must be {', '.join(zoo) + ' or ' if zoo else ''}the path "
         f"of a model, or a pretrained {kind} ({', '.join(known)}), but there "

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import models
-from ape_gan_tf import pretrained_models
 from ape_gan_tf.classifier_training import train_classifier
 from ape_gan_tf.paper import HARDENED, SETTINGS
-from ape_gan_tf.pretrained_models import load_pretrained
+from ape_gan_tf.pretrained_models import is_pretrained, load_pretrained
 from ape_gan_tf.recipes import Recipes
-from ape_gan_tf.stages import Stage
+from ape_gan_tf.stages import MissingDataError, Stage
 
 
 class Networks:
@@ -76,16 +76,25 @@ class Networks:
         """What is used for a classifier of the paper."""
         return self._stand_ins.get(name, name)
 
+    def folder_name(self, name: str) -> str:
+        """A name for a folder of a classifier's; it must be there."""
+        actual = self.actual(name)
+        if can_be_made(actual) or is_pretrained("classifier", actual):
+            return actual
+        return f"{Path(actual).name}_{self.classifier(name).fingerprint[:8]}"
+
     def describe(self, names: Sequence[str]) -> dict[str, Any]:
-        """All that decides what becomes of these classifiers, and of the
-        purifier.
-        """
+        """What decides on these classifiers and on the purifier."""
         actual = {name: self.actual(name) for name in names}
-        trained = [name for name in actual.values() if is_trainable(name)]
+        trained = {name for name in actual.values() if is_trainable(name)}
         return {
             "classifiers": actual,
-            "purifier": str(self._given_purifier or "trained"),
-            "recipes": self._recipes.describe(sorted({*trained})),
+            "weights": {
+                name: _digest(Path(file))
+                for name, file in self._weights.items()
+            },
+            "purifier": self._given_purifier or "trained",
+            "recipes": self._recipes.describe(sorted(trained)),
         }
 
     def _path(self, name: str) -> Path:
@@ -122,9 +131,11 @@ class Networks:
         train_classifier(config, dataset, path, settings, limit=limit)
 
     def _import_application(self, name: str, path: Path) -> None:
-        network = models.application(
-            name, weights=self._weights.get(name, "imagenet")
-        )
+        weights = self._weights.get(name, "imagenet")
+        try:
+            network = models.application(name, weights=weights)
+        except FileNotFoundError as error:
+            raise MissingDataError(str(error)) from error
         classifier = models.Classifier.from_keras(
             network, image_shape=self._image_shape, resize=True
         )
@@ -141,9 +152,11 @@ def _given(name: str) -> Stage:
     return Stage(name, lambda: True, lambda: None)
 
 
-def is_pretrained(kind: str, name: str) -> bool:
-    """Whether it comes with the package; a path that exists comes first."""
-    return not Path(name).exists() and name in pretrained_models.names(kind)
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, or that there is none."""
+    if not path.is_file():
+        return "missing"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_trainable(name: str) -> bool:

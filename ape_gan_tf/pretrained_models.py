@@ -104,6 +104,11 @@ def names(kind: str | None = None, folder: Path = FOLDER) -> list[str]:
     ]
 
 
+def is_pretrained(kind: str, name: str) -> bool:
+    """Whether `name` is one of them; a path that exists comes first."""
+    return not Path(name).exists() and name in names(kind)
+
+
 def load_pretrained(
     name: str, *, folder: Path = FOLDER
 ) -> models.Classifier | models.Purifier:

@@ -21,6 +21,24 @@ PURIFIERS = {
     "cifar10": "cifar10.flags",
     "image_folder": "imagenet.flags",
 }
+# Where the images are, how often it is saved and on what it is measured.
+_NOT_DECIDING = (
+    "attacks",
+    "checkpoint_every",
+    "classifier",
+    "data_dir",
+    "debug",
+    "epsilons",
+    "eval_limit",
+    "eval_split",
+    "flagfile",
+    "help",
+    "image_dir",
+    "noise_variance",
+    "threat_models",
+    "undefok",
+    "workdir",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,19 +70,17 @@ class Recipes:
 
     def describe(self, classifiers: Sequence[str]) -> dict[str, Any]:
         """All that decides what is trained, to compare with."""
-        described = {
-            name: command_line.effective_flags(self._classifier_flags(name))
-            for name in classifiers
+        recipes = {
+            **{name: self._classifier_flags(name) for name in classifiers},
+            "purifier": self._purifier_flags(Path("-"), Path("-")),
         }
-        run = self._purifier_flags(Path("-"), Path("-"))
-        described["purifier"] = command_line.effective_flags(run)
         return {
-            name: [
-                line
-                for line in text.splitlines()
-                if not line.startswith(("--data_dir", "--image_dir"))
-            ]
-            for name, text in described.items()
+            recipe: {
+                name: values[name].value
+                for name in values
+                if name not in _NOT_DECIDING
+            }
+            for recipe, values in recipes.items()
         }
 
     def classifier(

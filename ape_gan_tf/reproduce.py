@@ -14,9 +14,10 @@ computes nothing twice. `--max_minutes=0` prints what is there already.
 from __future__ import annotations
 
 import datetime
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
     from ape_gan_tf.stages import Stages
 
 # Of this machine, or of how long it ran, not of the result.
-_NOT_IN_COMMAND = ("data_dir", "debug", "image_dir", "max_minutes", "workdir")
+_NOT_IN_COMMAND = (
+    "data_dir",
+    "debug",
+    "flagfile",
+    "image_dir",
+    "max_minutes",
+    "workdir",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -59,19 +67,7 @@ def _define_what(values: flags.FlagValues) -> None:
         "about ImageNet, any folder of it.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of the datasets; else the environment's APE_GAN_TF_DATA, "
-        "else Keras's cache.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "image_dir",
-        None,
-        "Folder of image_folder; default DATA_DIR/imagenet.",
-        flag_values=values,
-    )
+    flag_groups.define_data_dir_flags(values)
     flags.DEFINE_list(
         "counts",
         [],
@@ -130,9 +126,11 @@ def _define_training(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     command_line.require(values, "workdir")
     _check_tables(values)
+    from ape_gan_tf import paper
     from ape_gan_tf.recipes import PURIFIERS, Recipes
     from ape_gan_tf.reproduction import Reproduction
     from ape_gan_tf.stages import Stages
+    from ape_gan_tf.workdir import claim
 
     workdir = Path(values.workdir)
     tables = _tables(values)
@@ -148,9 +146,18 @@ def main(values: flags.FlagValues) -> None:
     counts = _counts(values)
     dataset = recipes.test_dataset()
     networks = _networks(values, workdir, recipes, dataset.image_shape)
+    config = {
+        "dataset": dataset.name,
+        **networks.describe(paper.classifiers(values.dataset)),
+    }
     with command_line.recorded_flags(values, workdir):
-        _claim(workdir, values.dataset, networks)
-        stages = Stages(workdir / "stages.json", values.max_minutes)
+        # A work directory belongs to one way of making its networks.
+        claim(workdir / "config.json", config)
+        stages = Stages(
+            workdir / "stages.json",
+            {"commit": _commit(), "date": datetime.date.today().isoformat()},
+            values.max_minutes,
+        )
         reproduction = Reproduction(
             workdir,
             dataset,
@@ -160,11 +167,11 @@ def main(values: flags.FlagValues) -> None:
             limit=values.limit,
         )
         stages.run(reproduction.stages(tables))
-        _report(values, workdir, tables, reproduction, networks, stages)
+        _report(values, workdir, tables, reproduction, stages)
 
 
 def _check_tables(values: flags.FlagValues) -> None:
-    for name in values.table:
+    for name in values.table or [""]:
         if name not in ("all", *TABLES):
             raise command_line.UsageError(
                 f"--table must be all, or some of {', '.join(TABLES)}, "
@@ -196,33 +203,36 @@ def _given(values: flags.FlagValues, *names: str) -> dict[str, str]:
 def _pairs(values: flags.FlagValues, flag: str) -> dict[str, str]:
     """`["a=b"]` -> `{"a": "b"}`."""
     words: list[str] = values[flag].value or []
-    pairs = [word.partition("=") for word in words]
-    for name, equals, value in pairs:
-        if not (name and equals and value):
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value) or name in pairs:
             raise command_line.UsageError(
-                f"--{flag} must look like NAME=VALUE,NAME=VALUE, "
-                f"got {name + equals + value!r}"
+                f"--{flag} must look like NAME=VALUE,NAME=VALUE, each name "
+                f"once, got {word!r}"
             )
-    return {name: value for name, _, value in pairs}
+        pairs[name] = value
+    return pairs
 
 
 def _counts(values: flags.FlagValues) -> dict[str, int]:
-    import attacks
+    from ape_gan_tf import paper
 
+    tables = paper.tables(values.dataset)
+    attacks = sorted({line.name for table in tables for line in table.inputs})
     counts = {}
-    for name, text in _pairs(values, "counts").items():
-        attack = name.partition("@")[0]
-        if attack not in attacks.ATTACKS:
-            raise command_line.UsageError(
-                f"--counts must name attacks ({', '.join(attacks.ATTACKS)}), "
-                f"got {name!r}"
-            )
+    for word, text in _pairs(values, "counts").items():
+        name, at, classifier = word.partition("@")
+        _check_names("counts", [name], attacks)
+        if at:
+            known = paper.classifiers(values.dataset)
+            _check_names("counts", [classifier], known)
         if not text.isdecimal() or int(text) == 0:
             raise command_line.UsageError(
-                f"--counts must give a number of images for {name}, "
+                f"--counts must give a number of images for {word}, "
                 f"got {text!r}"
             )
-        counts[name] = int(text)
+        counts[word] = int(text)
     return counts
 
 
@@ -234,7 +244,8 @@ def _networks(
 ) -> Networks:
     import models
     from ape_gan_tf import paper
-    from ape_gan_tf.networks import Networks, can_be_made, is_pretrained
+    from ape_gan_tf.networks import Networks, can_be_made
+    from ape_gan_tf.pretrained_models import is_pretrained
 
     known = paper.classifiers(values.dataset)
     stand_ins = _pairs(values, "classifiers")
@@ -265,9 +276,7 @@ def _check_exists(flag: str, path: str) -> None:
         )
 
 
-def _check_names(
-    flag: str, given: Mapping[str, str], known: Sequence[str]
-) -> None:
+def _check_names(flag: str, given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
             raise command_line.UsageError(
@@ -275,21 +284,11 @@ def _check_names(
             )
 
 
-def _claim(workdir: Path, dataset: str, networks: Networks) -> None:
-    """A work directory belongs to one way of making its networks."""
-    from ape_gan_tf import paper
-    from ape_gan_tf.workdir import claim
-
-    names = paper.classifiers(dataset)
-    claim(workdir / "config.json", networks.describe(names))
-
-
 def _report(
     values: flags.FlagValues,
     workdir: Path,
     tables: Sequence[Table],
     reproduction: Reproduction,
-    networks: Networks,
     stages: Stages,
 ) -> None:
     from ape_gan_tf import table_report
@@ -299,7 +298,7 @@ def _report(
         result = reproduction.result(table, stages, provenance)
         table_report.write_all(workdir / "tables", result)
         print(table_report.text(result))
-    total = sum(stages.seconds.values())
+    total = sum(each["seconds"] for each in stages.records.values())
     print(f"tables: {workdir / 'tables'} ({total:,.0f} s of work in all)")
 
 
@@ -309,8 +308,6 @@ def _provenance(values: flags.FlagValues) -> dict[str, Any]:
     return {
         "command": _command(values),
         "seed": values.seed,
-        "commit": _commit(),
-        "date": datetime.date.today().isoformat(),
         "versions": data.package_versions(),
     }
 
@@ -322,21 +319,28 @@ def _command(values: flags.FlagValues) -> str:
         if values[name].present and name not in _NOT_IN_COMMAND
     ]
     places = ["--data_dir=DIR", "--workdir=DIR"]
-    return " ".join(["python -m ape_gan_tf.reproduce", *words, *places])
+    command = ["python", "-m", "ape_gan_tf.reproduce", *words, *places]
+    return shlex.join(command)
 
 
 def _commit() -> str:
     """Of the checkout that this runs from, or that there is none."""
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # Fails where this file is installed in somebody else's checkout.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown, not run from a checkout"
+        return "unknown"
+
+
+def _git(*words: str) -> str:
+    found = subprocess.run(
+        ["git", *words],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return found.stdout.strip()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import attacks
 import data
 from ape_gan_tf.crafting import craft, provenance
 from ape_gan_tf.evaluation import (
+    TOP_5_CLASSES,
     BenignInput,
     Clean,
     GaussianNoise,
@@ -51,7 +53,14 @@ COUNTS: Mapping[str, int | None] = {
     "cw_linf": 200,
 }
 # A killed run begins its shard again, so that of a slow attack is small.
-SHARD_SIZES = {"cw_l2": 100, "cw_l0": 50, "cw_linf": 50}
+SHARD_SIZES = {
+    "jsma": 100,
+    "deepfool": 100,
+    "lbfgs": 100,
+    "cw_l2": 100,
+    "cw_l0": 50,
+    "cw_linf": 50,
+}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -152,15 +161,12 @@ class Reproduction:
                 )
                 for line, figures in zip(grid, table.figures, strict=True)
             ),
-            stand_ins={k: v for k, v in actual.items() if k != v},
-            provenance={
-                **provenance,
-                "seconds": {
-                    name: seconds
-                    for name, seconds in stages.seconds.items()
-                    if name in names
-                },
+            stand_ins={
+                name: Path(other).name
+                for name, other in actual.items()
+                if other not in (name, f"target_{name.lower()}")
             },
+            provenance={**provenance, **_made_by(stages, names)},
             rows=tuple(row for row in rows.values() if row is not None),
         )
 
@@ -173,9 +179,13 @@ class Reproduction:
         stages: Stages,
     ) -> Cell:
         if row is None:
-            why = stages.missing.get(self._stage(what).name, "was not run")
+            why = stages.missing[self._stage(what).name]
             return Cell(paper=figure, missing=why)
-        return Cell(ours=_error(row, column), paper=figure, count=row.count)
+        error = _error(row, column)
+        if error is None:
+            why = f"measured only where there are {TOP_5_CLASSES:,} classes"
+            return Cell(paper=figure, missing=why)
+        return Cell(ours=error, paper=figure, count=row.count)
 
     def _new_stage(self, what: Measurement) -> Stage:
         networks = self._networks
@@ -227,25 +237,20 @@ class Reproduction:
 
     def _whole_set_path(self, what: Measurement) -> Path:
         words = [what.input, *(f"{k}_{_text(v)}" for k, v in what.params)]
-        folder = self._networks.actual(what.crafted_on)
-        folder = folder.strip("/").replace("/", "_")
+        folder = self._networks.folder_name(what.crafted_on)
         return self._workdir / "adversarial" / folder / "_".join(words)
 
     def _earlier(self, what: Measurement) -> data.AdversarialSet | None:
-        """The largest set that was crafted with a smaller count."""
+        """The largest set that was crafted with another count."""
         own, whole = self._set_path(what), self._whole_set_path(what)
-        largest = None
-        for path in whole.parent.glob(f"{whole.name}_first_*"):
-            count = path.name.removesuffix(".h5").rpartition("_")[2]
-            if not count.isdecimal() or _first(whole, int(count)) == own:
-                continue
-            try:
-                found = data.AdversarialSet.open(path)
-            except ValueError:  # Not whole yet.
-                continue
-            if largest is None or found.count > largest.count:
-                largest = found
-        return largest
+        found = []
+        for path in [whole, *whole.parent.glob(f"{whole.name}_first_*")]:
+            name = path.with_name(path.name.removesuffix(".h5"))
+            if name != own:
+                # Not there, or not whole yet.
+                with contextlib.suppress(FileNotFoundError, ValueError):
+                    found.append(data.AdversarialSet.open(name))
+        return max(found, key=lambda each: each.count, default=None)
 
     def _attack(self, what: Measurement) -> attacks.Attack:
         return attacks.get(what.input, seed=self._seed, **dict(what.params))
@@ -258,9 +263,15 @@ class Reproduction:
             SPLIT,
             self._set_path(what),
             limit=self._count(what),
-            shard_size=SHARD_SIZES.get(what.input),
+            shard_size=self._shard_size(what),
             earlier=self._earlier(what),
         )
+
+    def _shard_size(self, what: Measurement) -> int | None:
+        at_most = SHARD_SIZES.get(what.input)
+        if at_most is None:
+            return None
+        return data.default_shard_size(self._dataset.image_shape, at_most)
 
     def _new_subject(self, classifier: str, count: int | None) -> Subject:
         return Subject(
@@ -323,6 +334,18 @@ def measurement_of(table: Table, line: Input, column: Column) -> Measurement:
     return Measurement(
         line.name, line.params, crafted_on[column.crafted_on], classifier
     )
+
+
+def _made_by(stages: Stages, names: Collection[str]) -> dict[str, Any]:
+    """Who made these stages, and the seconds that each took."""
+    records = {k: v for k, v in stages.records.items() if k in names}
+    made: dict[str, Any] = {
+        key: ", ".join(dict.fromkeys(each[key] for each in records.values()))
+        for key in ("commit", "date")
+        if records
+    }
+    made["seconds"] = {k: each["seconds"] for k, each in records.items()}
+    return made
 
 
 def _first(path: Path, count: int) -> Path:

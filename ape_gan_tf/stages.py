@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.files import read_json, write_json
 
@@ -20,7 +21,7 @@ class Stage:
         is_done: Whether its result is there; asked before anything it needs
             is made.
         make: Makes the result; continues where a kill left it. Raises
-            FileNotFoundError where it has nothing to work on.
+            MissingDataError where it has nothing to work on.
         needs: Whose results it reads.
     """
 
@@ -30,29 +31,41 @@ class Stage:
     needs: tuple[Stage, ...] = ()
 
 
+class MissingDataError(Exception):
+    """A stage has nothing to work on; the message says what it lacks."""
+
+
 class Stages:
-    """Runs stages and keeps count of the time that each took.
+    """Runs stages and keeps a record of each.
 
     Args:
-        times: The JSON file of the seconds that each stage took, over all
-            runs, those that were killed by Ctrl-C included.
+        path: The JSON file of the records.
+        maker: What a record says of who made its stage, such as the commit
+            and the date; a stage that was interrupted has its last maker's.
         max_minutes: Begins no stage later than this; None has no limit, 0
             begins none.
 
     Attributes:
-        seconds: Of each stage, by name.
+        records: Of each stage that was run here, by name: `maker`, and the
+            `seconds` that it took, interruptions by Ctrl-C included.
         missing: Why a stage has no result, by name.
     """
 
-    def __init__(self, times: Path, max_minutes: float | None = None) -> None:
-        self._times = times
+    def __init__(
+        self,
+        path: Path,
+        maker: Mapping[str, str],
+        max_minutes: float | None = None,
+    ) -> None:
+        self._path = path
+        self._maker = dict(maker)
         self._deadline = (
             None
             if max_minutes is None
             else time.monotonic() + 60.0 * max_minutes
         )
-        self.seconds: dict[str, float] = (
-            read_json(times) if times.exists() else {}
+        self.records: dict[str, dict[str, Any]] = (
+            read_json(path) if path.exists() else {}
         )
         self.missing: dict[str, str] = {}
 
@@ -78,10 +91,12 @@ class Stages:
         start = time.monotonic()
         try:
             stage.make()
-        except FileNotFoundError as error:
+        except MissingDataError as error:
             return self._lacks(stage, str(error))
         finally:
-            self._count(stage, time.monotonic() - start)
+            self._record(stage, time.monotonic() - start)
+        if not stage.is_done():
+            raise RuntimeError(f"stage {stage.name} ran, but has no result")
         return True
 
     def _is_late(self) -> bool:
@@ -91,7 +106,8 @@ class Stages:
         self.missing[stage.name] = why
         return False
 
-    def _count(self, stage: Stage, seconds: float) -> None:
-        before = self.seconds.get(stage.name, 0.0)
-        self.seconds[stage.name] = round(before + seconds, 2)
-        write_json(self._times, self.seconds)
+    def _record(self, stage: Stage, seconds: float) -> None:
+        before = self.records.get(stage.name, {}).get("seconds", 0.0)
+        total = round(before + seconds, 2)
+        self.records[stage.name] = {**self._maker, "seconds": total}
+        write_json(self._path, self.records)

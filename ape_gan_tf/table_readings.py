@@ -2,7 +2,7 @@
 
 The paper does not say on which classifier the images before its adversarially
 trained one were crafted, so that two columns of ours stand against one of its
-own (Tables 7 to 9).
+own (Tables 7 and 8).
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ def nearer_reading(result: TableResult) -> str | None:
     """A sentence on which reading comes nearer to the paper.
 
     Compared are the mean absolute differences to the paper's figures, in
-    points, over the cells that both readings and the paper have.
+    points, over the cells that both readings and the paper have, of equally
+    many images.
 
     Returns:
-        None where there is no such cell.
+        None where there is no such cell, or other classifiers than the
+        paper's stood in.
     """
     pairs = [
         (cells[first], cells[second])
         for first, second in _columns(result.table.columns)
         for cells in result.cells
-        if _is_comparable(cells[first]) and _is_comparable(cells[second])
+        if _are_comparable(cells[first], cells[second])
     ]
-    if not pairs:
+    if not pairs or result.stand_ins:
         return None
     gaps = {
         reading: sum(_gap(pair[place]) for pair in pairs) / len(pairs)
@@ -67,8 +69,9 @@ def _columns(columns: Sequence[Column]) -> Iterator[tuple[int, int]]:
             yield place, other
 
 
-def _is_comparable(cell: Cell) -> bool:
-    return cell.ours is not None and cell.paper is not None
+def _are_comparable(first: Cell, second: Cell) -> bool:
+    values = (first.ours, first.paper, second.ours, second.paper)
+    return None not in values and first.count == second.count
 
 
 def _gap(cell: Cell) -> float:
