@@ -69,7 +69,7 @@ def test_every_command_lists_its_flags_after_a_typing_error(
     assert command(name, "--clasifier=C") == 2
     shown = capsys.readouterr().err
     if name != "purify":
-        assert "unknown flag --clasifier; did you mean --classifier?" in shown
+        assert "unknown flag --clasifier; did you mean --classifier" in shown
     assert "valid flags: --" in shown
 
 
