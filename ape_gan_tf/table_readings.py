@@ -23,8 +23,8 @@ def nearer_reading(result: TableResult) -> str | None:
     """A sentence on which reading comes nearer to the paper.
 
     Compared are the mean absolute differences to the paper's figures, in
-    points, over the cells that both readings and the paper have, of equally
-    many images.
+    points, over the cells that both readings and the paper have; where they
+    are of different numbers of images, the sentence says so.
 
     Returns:
         None where there is no such cell, or other classifiers than the
@@ -44,15 +44,18 @@ def nearer_reading(result: TableResult) -> str | None:
     }
     near, far = sorted(gaps, key=lambda reading: gaps[reading])
     counted = "1 cell" if len(pairs) == 1 else f"{len(pairs)} cells"
+    counted += " each"
+    if any(first.count != second.count for first, second in pairs):
+        counted += ", some of different numbers of images"
     if math.isclose(gaps[near], gaps[far]):
         return (
             "Both readings are equally near to the paper: "
-            f"{gaps[near]:.2f} points off on average ({counted} each)."
+            f"{gaps[near]:.2f} points off on average ({counted})."
         )
     return (
         f"Images crafted {_WHO[near]} come nearer to the paper's figures: "
         f"{gaps[near]:.2f} points off on average, against {gaps[far]:.2f} "
-        f"crafted {_WHO[far]} ({counted} each)."
+        f"crafted {_WHO[far]} ({counted})."
     )
 
 
@@ -70,8 +73,7 @@ def _columns(columns: Sequence[Column]) -> Iterator[tuple[int, int]]:
 
 
 def _are_comparable(first: Cell, second: Cell) -> bool:
-    values = (first.ours, first.paper, second.ours, second.paper)
-    return None not in values and first.count == second.count
+    return None not in (first.ours, first.paper, second.ours, second.paper)
 
 
 def _gap(cell: Cell) -> float:

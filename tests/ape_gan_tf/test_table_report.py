@@ -237,10 +237,17 @@ def test_where_the_paper_has_no_figure_there_is_nothing_to_be_near_to():
     assert nearer_reading(make_result("cifar10", "7", lines)) is None
 
 
-def test_unlike_cells_are_not_compared():
-    few = [Cell(ours=1.0, paper=1.6, count=20)] * 2
-    lines = [[1.0] * 4 + few, *[NONE] * 3]
-    assert nearer_reading(make_result("mnist", "8", lines)) is None
+def test_different_numbers_of_images_are_told():
+    few = Cell(ours=2.6, paper=1.6, count=20)
+    lines = [[1.0, 1.0, 1.6, None, few, None], *[NONE] * 3]
+    sentence = nearer_reading(make_result("mnist", "8", lines))
+    assert sentence.endswith(
+        "0.00 points off on average, against 1.00 crafted on the adversarially "
+        "trained classifier (1 cell each, some of different numbers of images)."
+    )
+
+
+def test_with_stand_ins_there_is_nothing_to_be_near_to():
     lines = [[1.0] * 6] * 4
     others = {"C": "somebody"}
     result = make_result("mnist", "8", lines, stand_ins=others)
