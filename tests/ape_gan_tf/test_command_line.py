@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from ape_gan_tf import command_line, train
+from ape_gan_tf import command_line, flag_groups, train, train_classifier
 from ape_gan_tf.command_line import UsageError, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,17 +83,47 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["mnits.flags", "other/mnist.flags", ""])
 def test_a_flagfile_that_is_not_there_lists_the_shipped_ones(name):
     with pytest.raises(
-        UsageError, match="does not exist; .* digits.flags, mnist.flags"
+        UsageError, match="does not exist; .* digits.flags, .* mnist.flags, "
     ):
         parsed(f"--flagfile={name}")
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def dataset_of(path):
+    """The dataset that a flagfile is called after."""
+    name = path.name.split(".")[0].split("_")[0]
+    return {"imagenet": "image_folder"}.get(name, name)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SHIPPED if "_target_" not in path.name],
+    ids=lambda path: path.name,
+)
 def test_every_shipped_flagfile_makes_a_configuration(path):
     values = parsed(f"--flagfile={path}", define_flags=train.define_flags)
     config = train.purifier_config(values)
-    assert values.dataset == path.name.split(".")[0].split("_")[0]
+    assert values.dataset == dataset_of(path)
     assert config.epochs == values.epochs
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SHIPPED if "_target_" in path.name],
+    ids=lambda path: path.name,
+)
+def test_every_targets_flagfile_makes_a_configuration(path):
+    values = parsed(
+        f"--flagfile={path}", define_flags=train_classifier.define_flags
+    )
+    config = flag_groups.classifier_config(values, values.classifier)
+    assert values.dataset == dataset_of(path)
+    name = path.stem.partition("_target_")[2]
+    assert config.classifier.lower() == name
+    assert config.epochs == values.epochs
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_flagfiles_have_one_flag_a_line(path):
     for line in path.read_text().splitlines():
         assert line.startswith(("--", "#")) or not line
 
