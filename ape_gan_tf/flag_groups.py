@@ -230,13 +230,10 @@ def define_purifier_flag(values: flags.FlagValues) -> None:
 
 def load_purifier(values: flags.FlagValues) -> models.Purifier:
     """The purifier of `--purifier`."""
-    import models
-    from ape_gan_tf.pretrained_models import load_pretrained
+    from ape_gan_tf import pretrained_models
 
-    name = values.purifier
-    if not _is_pretrained("purifier", name):
-        return models.Purifier.load(name)
-    return models.Purifier.from_keras(load_pretrained(name).keras_model)
+    _is_pretrained("purifier", values.purifier)  # Or else there is a path.
+    return pretrained_models.load_purifier(values.purifier)
 
 
 def define_computation_flags(values: flags.FlagValues) -> None:

@@ -11,7 +11,11 @@ from typing import Any, cast
 import models
 from ape_gan_tf.classifier_training import train_classifier
 from ape_gan_tf.paper import HARDENED, SETTINGS
-from ape_gan_tf.pretrained_models import is_pretrained, load_pretrained
+from ape_gan_tf.pretrained_models import (
+    is_pretrained,
+    load_pretrained,
+    load_purifier,
+)
 from ape_gan_tf.recipes import Recipes
 from ape_gan_tf.stages import MissingDataError, Stage
 
@@ -49,7 +53,8 @@ class Networks:
         self._weights = weights
         self._given_purifier = purifier
         self.classifier_stage = functools.cache(self._classifier_stage)
-        self.classifier = functools.cache(self._load_classifier)
+        # Two names may have one stand-in, which is loaded once.
+        self._loaded = functools.cache(self._load_classifier)
 
     @functools.cached_property
     def purifier_stage(self) -> Stage:
@@ -64,13 +69,12 @@ class Networks:
 
     @functools.cached_property
     def purifier(self) -> models.Purifier:
-        given = self._given_purifier
-        if given is None:
-            path = self._workdir / "purifier" / "purifier.keras"
-            return models.Purifier.load(path)
-        if is_pretrained("purifier", given):
-            return cast(models.Purifier, load_pretrained(given))
-        return models.Purifier.load(given)
+        own = self._workdir / "purifier" / "purifier.keras"
+        return load_purifier(self._given_purifier or str(own))
+
+    def classifier(self, name: str) -> models.Classifier:
+        """A classifier of the paper, or what stands for it."""
+        return self._loaded(self.actual(name))
 
     def actual(self, name: str) -> str:
         """What is used for a classifier of the paper."""
@@ -97,15 +101,14 @@ class Networks:
             "recipes": self._recipes.describe(sorted(trained)),
         }
 
-    def _path(self, name: str) -> Path:
-        actual = self.actual(name)
+    def _path(self, actual: str) -> Path:
         if can_be_made(actual):
             return self._workdir / "classifiers" / actual
         return Path(actual)
 
     def _classifier_stage(self, name: str) -> Stage:
         actual = self.actual(name)
-        path = self._path(name)
+        path = self._path(actual)
         if not can_be_made(actual):
             return _given(f"classifier {actual}")
         make = (
@@ -117,12 +120,11 @@ class Networks:
             f"classifier {actual}", path.exists, lambda: make(actual, path)
         )
 
-    def _load_classifier(self, name: str) -> models.Classifier:
-        actual = self.actual(name)
+    def _load_classifier(self, actual: str) -> models.Classifier:
         if is_pretrained("classifier", actual):
             return cast(models.Classifier, load_pretrained(actual))
         return models.Classifier.load(
-            self._path(name), image_shape=self._image_shape, resize=True
+            self._path(actual), image_shape=self._image_shape, resize=True
         )
 
     def _train_classifier(self, name: str, path: Path) -> None:
@@ -142,7 +144,7 @@ class Networks:
         classifier.save(path)
 
     def _train_purifier(self) -> None:
-        target = self._path(SETTINGS[self._recipes.dataset].fgsm)
+        target = self._path(self.actual(SETTINGS[self._recipes.dataset].fgsm))
         workdir = self._workdir / "purifier"
         self._recipes.purifier_run(workdir, target).execute()
 

@@ -8,7 +8,7 @@ percent where they meet.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ape_gan_tf.metrics import Row
@@ -272,6 +272,12 @@ def _fgsm_input(dataset: str, epsilon: float, label: str) -> Input:
     return Input(label, "fgsm", params, SETTINGS[dataset].fgsm)
 
 
+def _fgsm_inputs(dataset: str) -> tuple[Input, ...]:
+    """The lines of Tables 3 and 8."""
+    epsilons = _TABLE_8[dataset]
+    return tuple(_fgsm_input(dataset, e, f"epsilon {e:g}") for e in epsilons)
+
+
 def _table_1(dataset: str) -> Table:
     figures = {name: row[:2] for name, row in _TABLE_7[dataset].items()}
     if dataset == "cifar10":
@@ -307,9 +313,7 @@ def _table_3(dataset: str) -> Table:
         "3",
         dataset,
         f"FGSM of growing epsilon, target {SETTINGS[dataset].fgsm}",
-        tuple(
-            _fgsm_input(dataset, e, f"epsilon {e:g}") for e in _TABLE_8[dataset]
-        ),
+        _fgsm_inputs(dataset),
         _defences(dataset),
         tuple(row[:2] for row in _TABLE_8[dataset].values()),
     )
@@ -345,26 +349,33 @@ def _targets(dataset: str) -> Table:
 
 def _table_7(dataset: str) -> Table:
     rows = _TABLE_7[dataset]
-    return Table(
-        "7",
-        dataset,
-        "Each attack, with adversarial training",
-        tuple(_attack_input(dataset, name) for name in rows),
-        (*_defences(dataset), *_both_readings(dataset)),
-        tuple((*row, *row[2:]) for row in rows.values()),
-        (_READINGS,),
-    )
+    inputs = tuple(_attack_input(dataset, name) for name in rows)
+    caption = "Each attack, with adversarial training"
+    return _in_both_readings("7", dataset, caption, inputs, rows.values())
 
 
 def _table_8(dataset: str) -> Table:
     rows = _TABLE_8[dataset]
+    caption = "FGSM of growing epsilon, with adversarial training"
+    inputs = _fgsm_inputs(dataset)
+    return _in_both_readings("8", dataset, caption, inputs, rows.values())
+
+
+def _in_both_readings(
+    name: str,
+    dataset: str,
+    caption: str,
+    inputs: tuple[Input, ...],
+    rows: Iterable[tuple[float | None, ...]],
+) -> Table:
+    """A table whose last two columns are measured in two ways each."""
     return Table(
-        "8",
+        name,
         dataset,
-        "FGSM of growing epsilon, with adversarial training",
-        tuple(_fgsm_input(dataset, e, f"epsilon {e:g}") for e in rows),
+        caption,
+        inputs,
         (*_defences(dataset), *_both_readings(dataset)),
-        tuple((*row, *row[2:]) for row in rows.values()),
+        tuple((*row, *row[2:]) for row in rows),
         (_READINGS,),
     )
 

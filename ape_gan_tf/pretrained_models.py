@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -140,6 +140,13 @@ def load_pretrained(
         sha256=record.sha256,
     )
     return wrap(record.kind, model)
+
+
+def load_purifier(name: str) -> models.Purifier:
+    """Loads a purifier by its path, or by its pretrained name."""
+    if not is_pretrained("purifier", name):
+        return models.Purifier.load(name)
+    return cast(models.Purifier, load_pretrained(name))
 
 
 def network_arguments(kind: str, given: dict[str, Any]) -> dict[str, Any]:

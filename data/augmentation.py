@@ -77,11 +77,7 @@ def noise_some(
     Returns:
         `[B, H, W, C]`.
     """
-    draws = tf.random.stateless_uniform(
-        [2, clean.shape[0], 1, 1, 1],
-        step_key(seed, "noise_some", step),
-        alg="philox",
-    )
+    draws = _draw_per_image(2, clean, step_key(seed, "noise_some", step))
     white = tf.random.stateless_normal(
         clean.shape, step_key(seed, "noise", step), alg="philox"
     )
@@ -116,11 +112,7 @@ def sparsify_some(
         `[B, H, W, C]` in [0, 1].
     """
     batch, height, width, _ = clean.shape
-    draws = tf.random.stateless_uniform(
-        [3, batch, 1, 1, 1],
-        step_key(seed, "sparsify_some", step),
-        alg="philox",
-    )
+    draws = _draw_per_image(3, clean, step_key(seed, "sparsify_some", step))
     positions = tf.random.stateless_uniform(
         [batch, height, width, 1],
         step_key(seed, "positions", step),
@@ -132,3 +124,9 @@ def sparsify_some(
     return tf.where(
         draws[0] < fraction, tf.clip_by_value(sparse, 0.0, 1.0), adversarial
     )
+
+
+def _draw_per_image(count: int, images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Draws `count` numbers in [0, 1) for each image, `[count, B, 1, 1, 1]`."""
+    shape = [count, images.shape[0], 1, 1, 1]
+    return tf.random.stateless_uniform(shape, key, alg="philox")
