@@ -28,7 +28,7 @@ setup(
     ],
     package_dir={"ape_gan_tf.flags": "flags"},
     package_data={
-        "ape_gan_tf": ["pretrained/*.*"],
+        "ape_gan_tf": ["pretrained/*.*", "templates/*.html"],
         "ape_gan_tf.flags": ["*.flags"],
     },
     install_requires=[
@@ -36,6 +36,7 @@ setup(
         "cleverhans>=4.0",
         "foolbox>=3.3.4",
         "h5py>=3.11",
+        "jinja2>=3.1",
         "keras>=3.12",
         "matplotlib>=3.8",
         "numpy>=2.0",

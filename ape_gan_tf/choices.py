@@ -6,3 +6,12 @@ TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")
 APPLICATIONS = ("inception_v3", "mobilenet_v2", "resnet50")
 TABLES = ("targets", "1", "2", "3", "4", "7", "8", "9")
+GRADIENTS = ("auto", "plain", "bpda", "eot")
+# Of models.BASELINES, those that every purifier is judged against.
+DEFAULT_BASELINES = (
+    "identity",
+    "gaussian_blur",
+    "median_filter",
+    "bit_depth",
+    "jpeg",
+)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf import attack_flags, command_line, flag_groups
 
 if TYPE_CHECKING:
     import data
@@ -65,7 +65,7 @@ def main(values: flags.FlagValues) -> None:
     from ape_gan_tf.crafting import craft, craft_all_targets
     from data.files import exclusive
 
-    attack = flag_groups.attack(
+    attack = attack_flags.attack(
         values.attack,
         values.attack_params,
         seed=values.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ def craft(
     limit: int | None = None,
     shard_size: int | None = None,
     earlier: data.AdversarialSet | None = None,
+    starts: data.AdversarialSet | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> data.AdversarialSet:
     """Attacks a split of a dataset, shard by shard, and writes the set.
 
@@ -47,22 +49,34 @@ def craft(
         earlier: A set of the same attack, classifier and seed with a smaller
             limit: its images are taken over, since what becomes of an image
             does not depend on the others.
+        starts: A set of the same images, where the search begins.
+        extra: Names and values to be written among the attack's parameters.
 
     Returns:
         The whole set, verified.
 
     Raises:
         ValueError: There is something else at `output`, `earlier` is a set of
-            something else, or an argument does not fit.
+            something else, `starts` has fewer images, or an argument does not
+            fit.
     """
     refuse_all_targets(attack, "attack")
     writer = _writer(
-        attack, classifier, dataset, split, output, limit, shard_size
+        attack,
+        classifier,
+        dataset,
+        split,
+        output,
+        limit,
+        shard_size,
+        **(extra or {}),
     )
+    if starts is not None:
+        _check_starts(starts, writer)
     if earlier is not None:
         _check_earlier(earlier, writer.provenance)
         _take_over(writer, earlier)
-    _write_missing([writer], attack, classifier, dataset, split)
+    _write_missing([writer], attack, classifier, dataset, split, starts)
     return data.AdversarialSet.open(output)
 
 
@@ -154,6 +168,20 @@ def _check_earlier(
         )
 
 
+def _check_starts(
+    starts: data.AdversarialSet, writer: data.AdversarialSetWriter
+) -> None:
+    wanted = writer.provenance
+    found = starts.provenance
+    is_same = (found.dataset, found.split) == (wanted.dataset, wanted.split)
+    if not is_same or starts.count < writer.count:
+        raise ValueError(
+            f"starts must be a set of {writer.count} images of "
+            f"{wanted.dataset}, {wanted.split}, got {starts.path} of "
+            f"{starts.count} images of {found.dataset}, {found.split}"
+        )
+
+
 def _take_over(
     writer: data.AdversarialSetWriter, earlier: data.AdversarialSet
 ) -> None:
@@ -175,6 +203,7 @@ def _write_missing(
     classifier: models.Classifier,
     dataset: data.Dataset,
     split: str,
+    starts: data.AdversarialSet | None = None,
 ) -> None:
     """Crafts the shards that one of the sets lacks."""
     lacking = [set(writer.missing()) for writer in writers]
@@ -195,7 +224,11 @@ def _write_missing(
                     for writer, missing in zip(writers, lacking, strict=True)
                 ]
                 _craft_shard(
-                    sinks, attack, classifier, dataset, split, shard, progress
+                    sinks,
+                    attack,
+                    classifier,
+                    _batches(attack, dataset, split, shard, starts),
+                    progress,
                 )
 
 
@@ -243,20 +276,35 @@ def provenance(
     )
 
 
+def _batches(
+    attack: attacks.Attack,
+    dataset: data.Dataset,
+    split: str,
+    shard: data.Shard,
+    starts: data.AdversarialSet | None,
+) -> Iterator[dict[str, tf.Tensor]]:
+    """The images of a shard, with `starts` where a set of them is given."""
+    size = attack.images_at_a_time(dataset.image_shape)
+    window = {"start": shard.start, "limit": shard.stop}
+    batches = dataset.batches(split, size, **window)
+    if starts is None:
+        yield from batches
+        return
+    for batch, begun in zip(
+        batches, starts.batches(size, **window), strict=True
+    ):
+        yield {**batch, "starts": begun["adversarial"]}
+
+
 def _craft_shard(
     sinks: Sequence[Any],
     attack: attacks.Attack,
     classifier: models.Classifier,
-    dataset: data.Dataset,
-    split: str,
-    shard: data.Shard,
+    batches: Iterable[dict[str, tf.Tensor]],
     progress: Progress,
 ) -> None:
     """Crafts one shard of each set; None stands for one that is there."""
-    size = attack.images_at_a_time(dataset.image_shape)
-    for batch in dataset.batches(
-        split, size, start=shard.start, limit=shard.stop
-    ):
+    for batch in batches:
         results = _attack(attack, classifier, batch, progress)
         epsilons = attack.epsilons(batch["index"])
         for sink, result in zip(sinks, results, strict=True):
@@ -276,6 +324,8 @@ def _attack(
         "indices": batch["index"],
         "progress": progress.update,
     }
+    if "starts" in batch:
+        keywords["starts"] = batch["starts"]
     if attacks.wants_all_targets(attack):
         return attacks.attack_all_targets(
             attack, classifier, images, labels, **keywords

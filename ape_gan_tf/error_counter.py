@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 import models
@@ -18,10 +19,15 @@ class ErrorCounter:
         self._count = 0
         self._wrong = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
         shape = [None, *classifier.image_shape]
+
+        def add(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            wrong = _wrong_top_1_and_5(classifier(images), labels)
+            counts = tf.reduce_sum(tf.cast(wrong, tf.int64), axis=-1)
+            self._wrong.assign_add(counts)
+            return wrong[0]
+
         self._add = tf.function(
-            lambda images, labels: self._wrong.assign_add(
-                _wrong_top_1_and_5(classifier(images), labels)
-            ),
+            add,
             input_signature=[
                 tf.TensorSpec(shape, tf.float32),
                 tf.TensorSpec([None], tf.int64),
@@ -33,10 +39,10 @@ class ErrorCounter:
         self._count = 0
         self._wrong.assign([0, 0])
 
-    def add(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """Counts one batch."""
+    def add(self, images: tf.Tensor, labels: tf.Tensor) -> np.ndarray:
+        """Counts one batch; returns bool `[B]`, which are wrong (top-1)."""
         self._count += int(labels.shape[0])
-        self._add(images, labels)
+        return self._add(images, labels).numpy()
 
     def error(self) -> float:
         """Top-1 error in percent of all images so far."""
@@ -56,5 +62,4 @@ def _wrong_top_1_and_5(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     broken = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
     top_1 = tf.argmax(logits, -1) != labels
     top_5 = ~tf.math.in_top_k(labels, logits, k=min(5, logits.shape[-1]))
-    wrong = tf.stack([top_1 | broken, top_5 | broken])
-    return tf.reduce_sum(tf.cast(wrong, tf.int64), axis=-1)
+    return tf.stack([top_1 | broken, top_5 | broken])

@@ -24,12 +24,41 @@ class ImageRow:
     Attributes:
         label: What the images are, written at the left.
         images: float32 `[N, H, W, C]` in [0, 1].
-        predictions: int64 `[N]`, what the classifier sees in them.
+        predictions: int64 `[N]`, what the classifier sees in them; None of
+            pictures that nobody shows to it.
     """
 
     label: str
     images: np.ndarray
-    predictions: np.ndarray
+    predictions: np.ndarray | None
+
+
+def perturbation_row(
+    clean: np.ndarray,
+    perturbed: np.ndarray,
+    label: str = "perturbation",
+    factor: float | None = None,
+) -> ImageRow:
+    """A row that shows, amplified, what was done to images.
+
+    Middle grey is no change, lighter is more and darker is less, in each
+    channel. What the factor drives out of [0, 1] is clipped.
+
+    Args:
+        clean: float32 `[N, H, W, C]` in [0, 1].
+        perturbed: The same images, changed.
+        label: Of the row; the factor is written below it.
+        factor: By which the changes are multiplied; None takes the largest of
+            1, 2, 5, 10, 20... (or 0.5) that clips none.
+    """
+    change = perturbed - clean
+    if factor is None:
+        factor = _factor(float(np.abs(change).max(initial=0.0)))
+    return ImageRow(
+        f"{label}\n× {factor:g}, grey: none",
+        np.clip(0.5 + factor * change, 0.0, 1.0),
+        None,
+    )
 
 
 def image_grid(
@@ -61,11 +90,12 @@ def image_grid(
     for row, row_axes in zip(rows, axes, strict=True):
         for column, axis in enumerate(row_axes):
             _draw_image(axis, row.images[column])
-            _draw_prediction(
-                axis,
-                class_names[row.predictions[column]],
-                bool(row.predictions[column] == labels[column]),
-            )
+            if row.predictions is not None:
+                _draw_prediction(
+                    axis,
+                    class_names[row.predictions[column]],
+                    bool(row.predictions[column] == labels[column]),
+                )
         row_axes[0].set_ylabel(
             row.label, rotation=0, ha="right", va="center", fontsize=9
         )
@@ -92,6 +122,13 @@ def loss_curves(path: Path, losses_csv: Path, title: str) -> None:
         axis.set_ylim(bottom=0.0)
         axis.grid(alpha=0.3)
     _save(figure, path)
+
+
+def _factor(largest: float) -> float:
+    """By how much the largest change may be multiplied, in round numbers."""
+    room = np.float32(0.5) / np.float32(max(largest, 1e-6))
+    steps = [0.5, *(m * 10.0**k for k in range(6) for m in (1, 2, 5))]
+    return max(step for step in steps if step <= room)
 
 
 def _draw_image(axis: Any, image: np.ndarray) -> None:

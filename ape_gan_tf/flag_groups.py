@@ -12,11 +12,9 @@ from ape_gan_tf.choices import PRECISIONS, SCHEDULES, TARGETS
 from ape_gan_tf.command_line import UsageError
 
 if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
-    import attacks
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
-    from ape_gan_tf.measurement import Measurement
     from ape_gan_tf.training_loop import LoopSettings
 
 
@@ -161,29 +159,33 @@ def load_classifier(
     values: flags.FlagValues,
     image_shape: tuple[int, int, int] | None,
     zoo: Sequence[str] = (),
+    flag: str = "classifier",
 ) -> models.Classifier:
     """The classifier of `--classifier`, read as these flags say.
 
-    `zoo` is what else the flag may be, for the message.
+    `zoo` is what else the flag may be, for the message. Another `flag` may
+    name the classifier.
     """
     import models
     from ape_gan_tf.pretrained_models import load_pretrained
 
-    name = values.classifier
+    name: str = getattr(values, flag)
     settings: dict[str, Any] = {
         "output": values.classifier_output,
         "value_range": _value_range(values.classifier_range),
         "image_shape": image_shape,
         "resize": values.classifier_resize,
     }
-    if not _is_pretrained("classifier", name, zoo):
+    if not _is_pretrained("classifier", name, zoo, flag):
         return models.Classifier.load(name, **settings)
     # Read like a stranger's, so that it too can be resized.
     model = load_pretrained(name).keras_model
     return models.Classifier.from_keras(model, **settings)
 
 
-def _is_pretrained(kind: str, name: str, zoo: Sequence[str] = ()) -> bool:
+def _is_pretrained(
+    kind: str, name: str, zoo: Sequence[str] = (), flag: str | None = None
+) -> bool:
     """Whether a flag is a pretrained name; a path that exists comes first.
 
     Raises:
@@ -197,7 +199,8 @@ def _is_pretrained(kind: str, name: str, zoo: Sequence[str] = ()) -> bool:
         return True
     known = pretrained_models.names(kind)
     raise UsageError(
-        f"--{kind} must be {', '.join(zoo) + ' or ' if zoo else ''}the path "
+        f"--{flag or kind} must be "
+        f"{', '.join(zoo) + ' or ' if zoo else ''}the path "
         f"of a model, or a pretrained {kind} ({', '.join(known)}), but there "
         f"is nothing at {name}"
     )
@@ -367,113 +370,3 @@ def classifier_config(
         precision=values.precision,
         seed=values.seed,
     )
-
-
-def attack(name: str, params: str, **settings: Any) -> attacks.Attack:
-    """An attack of `--attack_params`, and of what other flags say.
-
-    Raises:
-        UsageError: `params` has what another flag says.
-        ValueError: The attack or a parameter is unknown, or does not fit.
-    """
-    import attacks
-
-    parsed = attacks.parse_params(params)
-    for each in settings:
-        if each in parsed:
-            flag = "epsilons" if each == "epsilon" else each
-            raise UsageError(
-                f"--attack_params must not have {each}, which --{flag} says"
-            )
-    return attacks.get(name, **parsed, **settings)
-
-
-def define_evaluation_flags(values: flags.FlagValues) -> None:
-    """Which attacks a purifier is measured under."""
-    flags.DEFINE_list(
-        "attacks",
-        ["fgsm"],
-        "Attacks to measure under, by name.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "epsilons",
-        ["0.1", "0.2", "0.3", "0.4"],
-        "Each attack that has an epsilon is measured at each; fractions such "
-        "as 8/255 are read.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "threat_models",
-        ["oblivious"],
-        "oblivious: the attacker sees the classifier alone. white_box: the "
-        "attacker sees the purifier too.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "noise_variance",
-        0.05,
-        "Variance of the Gaussian noise, in [0, 1] units.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-        flag_values=values,
-    )
-
-
-def measurement(
-    values: flags.FlagValues,
-    *,
-    split: str,
-    limit: int | None = None,
-    batch_size: int | None = None,
-    attack_params: str = "",
-) -> Measurement:
-    """What to measure, by these flags: each attack at each epsilon.
-
-    Attacks of smallest norm have no epsilon; each is measured once.
-    """
-    from ape_gan_tf.measurement import Measurement
-
-    return Measurement(
-        split=split,
-        attacks=tuple(
-            attack(
-                name,
-                attack_params,
-                seed=values.seed,
-                batch_size=batch_size,
-                **strength,
-            )
-            for name in values.attacks
-            for strength in _strengths(name, values.epsilons)
-        ),
-        threat_models=tuple(values.threat_models),
-        noise_variance=values.noise_variance,
-        limit=limit,
-        batch_size=batch_size,
-        seed=values.seed,
-    )
-
-
-def _strengths(name: str, epsilons: list[str]) -> list[dict[str, float]]:
-    import attacks
-
-    numbers = parse_epsilons(epsilons)
-    if not attacks.has_param(name, "epsilon"):
-        return [{}]
-    return [{"epsilon": number} for number in numbers]
-
-
-def parse_epsilons(words: list[str]) -> list[float]:
-    """`["0.1", "8/255"]` -> numbers.
-
-    Raises:
-        UsageError: One is not a number.
-    """
-    import attacks
-
-    numbers = [attacks.parse_params(f"epsilon={w}")["epsilon"] for w in words]
-    for word, number in zip(words, numbers, strict=True):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise UsageError(f"--epsilons must be numbers, got {word!r}")
-    return [float(number) for number in numbers]

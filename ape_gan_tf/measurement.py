@@ -25,6 +25,7 @@ from ape_gan_tf.evaluation import (
     evaluate,
 )
 from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.page import Page, Picture
 from data.checks import check_one_of
 
 IMAGES_IN_FIGURE = 10
@@ -114,20 +115,20 @@ def measure(
     )
     grid = workdir / "figures" / "images.png"
     # It attacks its images anew, so it is kept as long as the rows are.
-    if not _is_newer(grid, metrics):
+    if not is_newer(grid, metrics):
         draw_images(grid, subject, measurement)
-    pictures = [("Images, and what the classifier says of them", grid)]
+    pictures = [Picture("Images, and what the classifier says of them", grid)]
     if losses is not None:
         curves = workdir / "figures" / "losses.png"
         figures.loss_curves(curves, losses, "Training losses")
-        pictures.append(("Losses over training steps", curves))
-    report.write_report(
-        workdir / "report.md",
-        rows,
+        pictures.append(Picture("Losses over training steps", curves))
+    page = Page(
         title=title,
-        figures=pictures,
+        rows=rows,
+        pictures=pictures,
         provenance={**(notes or {}), **provenance(subject)},
     )
+    report.write(workdir / "report.md", page)
     print(report.table(rows))
     print(f"report: {workdir / 'report.md'}")
     return rows
@@ -177,7 +178,7 @@ def draw_set(
     )
 
 
-def _is_newer(path: Path, than: Path) -> bool:
+def is_newer(path: Path, than: Path) -> bool:
     """Whether a file is there and was written after the other one."""
     return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
 
@@ -215,12 +216,9 @@ def _label(attack: attacks.Attack) -> str:
 
 def provenance(subject: Subject) -> dict[str, Any]:
     """What a reader needs to make the figures again, beside `flags.txt`."""
-    purifier = subject.purifier
     return {
         "dataset": f"{subject.dataset.name}, {subject.split}, "
         f"{subject.count} images",
         "seed": subject.seed,
-        "classifier fingerprint": subject.classifier.fingerprint,
-        **({"purifier fingerprint": purifier.fingerprint} if purifier else {}),
         **data.package_versions(),
     }

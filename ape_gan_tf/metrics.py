@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.files import read_json, write_json
+import numpy as np
+
+from data.files import read_json, write_json, written_whole
 
 VERSION = 1
-_MEASURED = ("_error", "distance")
+_MEASURED = ("_error", "distance", "milliseconds", "remark")
 _MEDIANS = ("target_median_distance", "purified_median_distance")
 _WHERE_MEASURED = (
     "target_top5_error",
     "purified_top5_error",
     "distance",
     *_MEDIANS,
+    "target_mean_distance",
+    "purified_mean_distance",
+    "start",
+    "gradient",
+    "milliseconds",
+    "remark",
 )
 
 
@@ -51,6 +62,16 @@ class Row:
             median is null in the file, one that was not measured is absent.
         purified_median_distance: Of those that fool the defended classifier,
             in a white-box row; else None.
+        target_mean_distance: Like the median, but of the images that the
+            attack did fool; None where there is none.
+        purified_mean_distance: Likewise.
+        start: Of a search that began at another attack's images, which they
+            were, such as `oblivious fgsm`; None is the attack's own start.
+        gradient: `bpda` or `eot` where the attack differentiates through a
+            stand-in of the purifier; None is the plain gradient.
+        milliseconds: Of the purifier, for one image of a batch; on the row of
+            clean images.
+        remark: Why there is no `purified_error` where one would be expected.
     """
 
     dataset: str
@@ -70,6 +91,12 @@ class Row:
     distance: str | None = None
     target_median_distance: float | None = None
     purified_median_distance: float | None = None
+    target_mean_distance: float | None = None
+    purified_mean_distance: float | None = None
+    start: str | None = None
+    gradient: str | None = None
+    milliseconds: float | None = None
+    remark: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in the file: some figures only where they were measured."""
@@ -96,6 +123,12 @@ class Row:
         """Whether both measured the same thing, whatever came out."""
         return self._identity() == other._identity()
 
+    @property
+    def digest(self) -> str:
+        """The same of two rows that measured the same thing."""
+        text = json.dumps(self._identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def _identity(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
         return {k: v for k, v in row.items() if not k.endswith(_MEASURED)}
@@ -106,27 +139,64 @@ class MetricsFile:
 
     Args:
         path: The file; it need not exist.
+        outcomes: A folder for what became of each image, in which only rows
+            whose outcomes are there count as measured; None keeps none.
 
     Raises:
         ValueError: It is not a metrics file of this version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outcomes: Path | None = None) -> None:
         self._path = path
+        self._outcomes = outcomes
         self.rows: list[Row] = _read(path) if path.exists() else []
 
     def find(self, wanted: Row) -> Row | None:
         """The row that measured the same thing, if there is one."""
+        if self._outcomes and not self._outcome_path(wanted).exists():
+            return None
         same = (row for row in self.rows if row.is_same_measurement(wanted))
         return next(same, None)
 
-    def add(self, row: Row) -> None:
-        """Adds a row and writes the file."""
+    def add(
+        self, row: Row, outcomes: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Adds a row in the place of the same measurement; writes the file.
+
+        Args:
+            row: What was measured.
+            outcomes: bool `[N]` by `target` and `purified`: which images were
+                wrong.
+        """
+        if self._outcomes and outcomes is not None:
+            with (
+                written_whole(self._outcome_path(row)) as path,
+                path.open("wb") as file,
+            ):
+                arrays: dict[str, Any] = dict(outcomes)
+                np.savez(file, **arrays)
+        if row in self.rows:
+            return
+        self.rows = [x for x in self.rows if not x.is_same_measurement(row)]
         self.rows.append(row)
         write_json(
             self._path,
             {"version": VERSION, "rows": [row.to_json() for row in self.rows]},
         )
+
+    def outcomes(self, row: Row) -> dict[str, np.ndarray]:
+        """bool `[N]` by `target` and `purified`, as they were added.
+
+        Raises:
+            FileNotFoundError: There are none of this row.
+        """
+        with np.load(self._outcome_path(row), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _outcome_path(self, row: Row) -> Path:
+        if self._outcomes is None:
+            raise FileNotFoundError(f"{self._path} was kept without outcomes")
+        return self._outcomes / f"{row.digest}.npz"
 
 
 def _read(path: Path) -> list[Row]:

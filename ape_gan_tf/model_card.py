@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from ape_gan_tf.cells import describe_input
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.pretrained_models import Record
-from ape_gan_tf.report import describe_input
 
 _ATTACKERS = """\
 An oblivious attacker sees the classifier alone. A white-box attacker knows the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ Perturb = Callable[[dict[str, tf.Tensor], Callable[[int], None]], Perturbed]
 
 def attack_on(victim: models.Classifier, attack: attacks.Attack) -> Perturb:
     """A function from a batch to its adversarial images for `victim`."""
+    minimised = minimised_distance(attack.name, attack.params)
 
     def perturb(
         batch: dict[str, tf.Tensor], progress: Callable[[int], None]
@@ -43,20 +44,24 @@ def attack_on(victim: models.Classifier, attack: attacks.Attack) -> Perturb:
             indices=batch["index"],
             progress=progress,
         )
-        distances = _distances(victim, batch, result._asdict(), attack.name)
+        distances = _distances(victim, batch, result._asdict(), minimised)
         return Perturbed(result.adversarial, distances)
 
     return perturb
 
 
-def stored(victim: models.Classifier, attack_name: str) -> Perturb:
-    """The images of a stored set; the victim is whom it was crafted on."""
+def stored(victim: models.Classifier, minimised: str | None) -> Perturb:
+    """The images of a stored set; the victim is whom it was crafted on.
+
+    `minimised` is the distance that the attack made small, see
+    `minimised_distance`.
+    """
 
     def perturb(
         batch: dict[str, tf.Tensor], progress: Callable[[int], None]
     ) -> Perturbed:
         progress(int(batch["labels"].shape[0]))
-        distances = _distances(victim, batch, batch, attack_name)
+        distances = _distances(victim, batch, batch, minimised)
         return Perturbed(batch["adversarial"], distances)
 
     return perturb
@@ -74,42 +79,44 @@ def given(make: Callable[[dict[str, tf.Tensor]], tf.Tensor]) -> Perturb:
     return perturb
 
 
-def _minimised(attack_name: str) -> str | None:
+def minimised_distance(
+    attack_name: str, params: Mapping[str, Any]
+) -> str | None:
     """Which distance an attack minimises, if it does and if it is known."""
     attack = attacks.ATTACKS.get(attack_name)
     if attack is None or not attack.is_minimal_norm:
         return None
-    return attack.distance
+    return params.get("norm", attack.distance)
 
 
 def _distances(
     victim: models.Classifier,
     batch: dict[str, tf.Tensor],
     figures: dict[str, tf.Tensor],
-    attack_name: str,
+    minimised: str | None,
 ) -> np.ndarray | None:
     """See `Perturbed`; of the statistics of an attack or of a stored set."""
-    name = _minimised(attack_name)
-    if name is None:
+    if minimised is None:
         return None
     before = victim.predict(batch["images"].numpy()).argmax(-1)
-    distances = np.where(figures["success"], figures[name], np.inf)
+    distances = np.where(figures["success"], figures[minimised], np.inf)
     return np.where(before == batch["labels"], distances, np.nan)
 
 
-def medians(
-    attack_name: str, distances: dict[str, list[np.ndarray]]
+def averages(
+    minimised: str | None, distances: dict[str, list[np.ndarray]]
 ) -> dict[str, Any]:
     """The figures of a `Row` that distances give.
 
     Args:
-        attack_name: The attack that made them.
+        minimised: Which distance they are.
         distances: float32 `[B]` each, see `Perturbed`; of the batches made for
             the `target`, for the `purified` one, or for both.
 
     Returns:
-        `distance` and `..._median_distance` of each that has any; the median
-        of failures is infinite.
+        `distance`, and `..._median_distance` and `..._mean_distance` of each
+        that has any; the median of failures is infinite, and the mean leaves
+        them out.
     """
     found: dict[str, Any] = {}
     for who, parts in distances.items():
@@ -118,6 +125,9 @@ def medians(
         if len(counted):
             # The lower of the two in the middle: one may be infinite.
             median = float(np.quantile(counted, 0.5, method="lower"))
-            found["distance"] = _minimised(attack_name)
+            found["distance"] = minimised
             found[f"{who}_median_distance"] = median
+            if np.isfinite(counted).any():
+                mean = float(counted[np.isfinite(counted)].mean())
+                found[f"{who}_mean_distance"] = mean
     return found

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf import attack_flags, command_line, flag_groups
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -116,7 +116,7 @@ def main(values: flags.FlagValues) -> None:
         training_data=values.training_data,
         training_seed=values.training_seed,
         recipe=tuple(values.recipe),
-        epsilons=tuple(flag_groups.parse_epsilons(values.epsilons)),
+        epsilons=tuple(attack_flags.parse_epsilons(values.epsilons)),
         white_box_limit=values.white_box_limit,
     )
     output = Path(values.output)

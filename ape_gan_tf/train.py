@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf import attack_flags, command_line, flag_groups
 from ape_gan_tf.choices import GENERATORS, SCHEDULES, TARGETS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     _define_purifier_training_flags(values)
     flag_groups.define_computation_flags(values)
-    flag_groups.define_evaluation_flags(values)
+    attack_flags.define_evaluation_flags(values)
     flags.DEFINE_enum(
         "eval_split",
         "test",
@@ -186,10 +186,10 @@ def build_run(values: flags.FlagValues) -> Run:
     from ape_gan_tf.run import Run
 
     purifier = purifier_config(values)
-    attack = flag_groups.attack(
+    attack = attack_flags.attack(
         values.attack, values.attack_params, seed=values.seed
     )
-    measurement = flag_groups.measurement(
+    measurement = attack_flags.measurement(
         values, split=values.eval_split, limit=values.eval_limit
     )
     dataset = flag_groups.load_dataset(values)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from ape_gan_tf import command_line, flag_groups
+from ape_gan_tf import attack_flags, command_line, flag_groups
 from ape_gan_tf.choices import TARGETS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flag_groups.define_limit_flag(values)
     flag_groups.define_classifier_training_flags(values)
     flag_groups.define_computation_flags(values)
-    flag_groups.define_evaluation_flags(values)
+    attack_flags.define_evaluation_flags(values)
     flags.DEFINE_enum(
         "eval_split",
         "test",
@@ -52,7 +52,7 @@ def main(values: flags.FlagValues) -> None:
 
     workdir = Path(values.workdir)
     config = flag_groups.classifier_config(values, values.classifier)
-    measurement = flag_groups.measurement(values, split=values.eval_split)
+    measurement = attack_flags.measurement(values, split=values.eval_split)
     dataset = flag_groups.load_dataset(values)
     settings = flag_groups.loop_settings(
         values, "training the classifier", values.xla

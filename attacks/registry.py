@@ -5,23 +5,33 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from attacks.apgd import APGDCE, APGDT
+from attacks.auto_attack import AutoAttack
 from attacks.base import Attack
 from attacks.cw_l0 import CWL0
 from attacks.cw_l2 import CWL2
 from attacks.cw_linf import CWLinf
 from attacks.deepfool import DeepFool
+from attacks.fab import FABT
 from attacks.fgsm import FGSM
 from attacks.iterative_gradient_sign import IterativeGradientSign
 from attacks.jsma import JSMA
 from attacks.lbfgs import LBFGS
 from attacks.pgd import PGD
+from attacks.square import Square
 from data.checks import check_one_of
+from data.params import parse_params as parse_text
 
 _CLASSES: tuple[type[Attack], ...] = (
     FGSM,
     IterativeGradientSign,
     PGD,
+    APGDCE,
+    APGDT,
+    Square,
+    AutoAttack,
     DeepFool,
+    FABT,
     LBFGS,
     JSMA,
     CWL0,
@@ -66,33 +76,4 @@ def parse_params(text: str, argument: str = "attack_params") -> dict[str, Any]:
     Raises:
         ValueError: A part is not of the form `name=value`, or comes twice.
     """
-    params: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = (x.strip() for x in part.partition("="))
-        if not (name and equals and value):
-            raise ValueError(
-                f"{argument} must look like name=value,name=value, got {part!r}"
-            )
-        if name in params:
-            raise ValueError(f"{argument} has {name!r} more than once")
-        params[name] = _parse_value(value)
-    return params
-
-
-def _parse_value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float, _parse_fraction):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _parse_fraction(text: str) -> float:
-    numerator, slash, denominator = text.partition("/")
-    if not slash or float(denominator) == 0.0:
-        raise ValueError(f"not a fraction: {text!r}")
-    return float(numerator) / float(denominator)
+    return parse_text(text, argument)

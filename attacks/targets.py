@@ -70,6 +70,25 @@ def wants_all_targets(attack: Attack) -> TypeGuard[TargetedAttack]:
     return isinstance(attack, TargetedAttack) and attack.target == ALL
 
 
+def likeliest_others(
+    logits: tf.Tensor, labels: tf.Tensor, count: int
+) -> tf.Tensor:
+    """The classes of the highest logits but the label's, highest first.
+
+    Args:
+        logits: float32 `[B, K]`, K known.
+        labels: int64 `[B]`.
+        count: How many classes; all others, if there are fewer.
+
+    Returns:
+        int32 `[B, min(count, K - 1)]`.
+    """
+    classes = logits.shape[-1]
+    is_label = tf.one_hot(labels, classes, on_value=True, off_value=False)
+    others = tf.where(is_label, np.float32(-np.inf), logits)
+    return tf.math.top_k(others, min(count, classes - 1)).indices
+
+
 def _least_likely(
     attack: TargetedAttack,
     classifier: Any,

@@ -16,13 +16,10 @@ by the next run.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +35,12 @@ sys.path.pop(0)
 import attacks
 import data
 import models
-from ape_gan_tf.workdir import claim
-from data.files import written_whole
 
 sys.path.append(str(Path(__file__).resolve().parent))
+import processes
 import rival_attacks
 from comparisons import COMPARISONS, Comparison
+from processes import Absent
 from rounds import listed, machine, markdown_table, write_json
 
 # Images at a time, and the attacks that are timed at each.
@@ -66,19 +63,12 @@ def main() -> int:
     if arguments.child:
         _run_child(arguments)
         return 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = arguments.workdir or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        claim(
-            folder / "config.json",
-            {
-                "classifier": models.Classifier.load(
-                    arguments.classifier
-                ).fingerprint,
-                "seed": arguments.seed,
-                "images": arguments.images,
-            },
-        )
+    config = {
+        "classifier": models.Classifier.load(arguments.classifier).fingerprint,
+        "seed": arguments.seed,
+        "images": arguments.images,
+    }
+    with processes.claimed_folder(arguments.workdir, config) as folder:
         rows = [_compare(arguments, each, folder) for each in arguments.only]
         growth = [
             _measure_growth(arguments, each, folder)
@@ -92,22 +82,17 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--classifier", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, default=None)
+    parser = processes.parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the targets")
     parser.add_argument(
         "--only",
-        type=_names(COMPARISONS),
+        type=processes.names_among(COMPARISONS),
         default=list(COMPARISONS),
         help=f"some of {','.join(COMPARISONS)}",
     )
     parser.add_argument(
         "--growth",
-        type=_names(GROWTH),
+        type=processes.names_among(GROWTH),
         default=list(GROWTH),
         help="attacks to time at several batch sizes",
     )
@@ -120,24 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         default=600.0,
         help="seconds for each of ART's CW attacks (default 600)",
     )
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    parser.add_argument("--workdir", type=Path, help="keeps what is measured")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     return parser
-
-
-def _names(known: dict[str, Any]) -> Any:
-    def parse(text: str) -> list[str]:
-        names = [name for name in text.split(",") if name]
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not one of {', '.join(known)}"
-                )
-        return names
-
-    return parse
 
 
 # In a process of its own: one attack on some images
@@ -166,9 +134,7 @@ def _run_child(arguments: argparse.Namespace) -> None:
     targets = _targets(classifier, arguments.seed, labels)
     if warm_up:  # Compiles, and fills caches.
         run(images[:2], labels[:2], targets[:2])
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = run(images, labels, targets)
-    seconds = [time.perf_counter() - wall, time.process_time() - cpu]
+    made, seconds = processes.timed(run, images, labels, targets)
     if role == "ours" and comparison.gradients_per_forward:
         seconds.append(
             _seconds_of_gradients(
@@ -178,15 +144,14 @@ def _run_child(arguments: argparse.Namespace) -> None:
                 comparison.gradients_per_forward,
             )
         )
-    with written_whole(arguments.output) as path, path.open("wb") as file:
-        np.savez(
-            file,
-            adversarial=made if role == "rival" else made.adversarial.numpy(),
-            images=images,
-            labels=labels,
-            targets=targets,
-            seconds=np.array(seconds),
-        )
+    processes.keep(
+        arguments.output,
+        adversarial=made if role == "rival" else made.adversarial.numpy(),
+        images=images,
+        labels=labels,
+        targets=targets,
+        seconds=np.array(seconds),
+    )
 
 
 def _seconds_of_gradients(
@@ -258,69 +223,17 @@ def _targets(
 # In the parent: judging what the processes made
 
 
-@dataclasses.dataclass(frozen=True)
-class Absent:
-    """There is no result: why, and whether that is one of ours to answer for.
-
-    Attributes:
-        reason: For people.
-        is_failure: The attack broke; else it was stopped or is not installed.
-    """
-
-    reason: str
-    is_failure: bool
-
-
 def _start(
     arguments: argparse.Namespace,
     child: str,
     folder: Path,
     time_limit: float | None = None,
 ) -> dict[str, np.ndarray] | Absent:
-    """What a process made, now or in an earlier run, or why it made nothing."""
-    output = folder / f"{child.replace('/', '_')}.npz"
-    if not output.exists():
-        absent = _run_process(arguments, child, output, time_limit)
-        if absent is not None:
-            return absent
-    with np.load(output, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _run_process(
-    arguments: argparse.Namespace,
-    child: str,
-    output: Path,
-    time_limit: float | None,
-) -> Absent | None:
-    command = [
-        sys.executable,
-        __file__,
-        f"--classifier={arguments.classifier}",
-        f"--seed={arguments.seed}",
-        f"--child={child}",
-        f"--output={output}",
-    ]
-    if arguments.data_dir is not None:
-        command.append(f"--data_dir={arguments.data_dir}")
-    if arguments.images is not None:
-        command.append(f"--images={arguments.images}")
-    print(f"{child} ...", file=sys.stderr, flush=True)
-    try:
-        done = subprocess.run(
-            command,
-            timeout=time_limit,
-            check=False,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    except subprocess.TimeoutExpired:
-        return Absent(f"did not finish in {time_limit:.0f} s", False)
-    if done.returncode:
-        last = [*done.stderr.splitlines(), "no message"][-2:][0]
-        is_missing = rival_attacks.MissingLibraryError.__name__ in last
-        return Absent(f"exit code {done.returncode}: {last}", not is_missing)
-    return None
+    options = {
+        name: getattr(arguments, name)
+        for name in ("classifier", "seed", "data_dir", "images")
+    }
+    return processes.start(__file__, options, child, folder, time_limit)
 
 
 def _compare(

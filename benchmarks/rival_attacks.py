@@ -2,11 +2,12 @@
 
 Each rival takes a classifier, images, labels and targets and returns the
 adversarial images; its library is imported when it is first made. Parameters
-are those of our attack, pinned in `attacks.py`.
+are pinned in `comparisons.py` and `robust_comparisons.py`.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from processes import MissingLibraryError
 
 import models
 
@@ -21,10 +23,6 @@ import models
 _TESTS = Path(__file__).resolve().parents[1] / "tests" / "attacks"
 
 Rival = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-class MissingLibraryError(RuntimeError):
-    """A rival's library is not installed; the message says what to install."""
 
 
 def foolbox_deepfool(
@@ -84,6 +82,30 @@ def art_cw_linf(classifier: models.Classifier, **params: Any) -> Rival:
 def art_cw_l0(classifier: models.Classifier, **params: Any) -> Rival:
     params = {"targeted": True, **params}
     return _art(classifier, "CarliniL0Method", True, params)
+
+
+def art_apgd(classifier: models.Classifier, seed: int, **params: Any) -> Rival:
+    attack = _art(classifier, "AutoProjectedGradientDescent", False, params)
+    return _seeded(attack, seed)
+
+
+def art_square(
+    classifier: models.Classifier, seed: int, **params: Any
+) -> Rival:
+    return _seeded(_art(classifier, "SquareAttack", False, params), seed)
+
+
+def _seeded(attack: Rival, seed: int) -> Rival:
+    """ART draws from the generators that all of a process share."""
+
+    def run(
+        images: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        np.random.seed(seed)
+        random.seed(seed)
+        return attack(images, labels, targets)
+
+    return run
 
 
 def _art(

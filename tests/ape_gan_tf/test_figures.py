@@ -61,6 +61,44 @@ def test_grey_is_neither_stretched_nor_turned_round(tmp_path):
     assert has_colour(grey, "#7f7f7f")
 
 
+def test_a_perturbation_is_amplified_around_grey():
+    change = np.zeros_like(IMAGES)
+    change[0, 0, 0], change[1, 2, 3] = 0.04, -0.02
+    row = figures.perturbation_row(np.full_like(IMAGES, 0.5), 0.5 + change)
+    # 0.5 / 0.04 is 12.5, and 10 the next round number below it.
+    assert row.label == "perturbation\n× 10, grey: none"
+    assert row.predictions is None
+    np.testing.assert_allclose(row.images, 0.5 + 10 * change, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"),
+    [(1.0, 0.5), (0.5, 1.0), (0.3, 1.0), (0.25, 2.0), (8 / 255, 10.0)],
+)
+def test_the_factor_is_round_and_clips_nothing(largest, factor):
+    black = np.zeros((2, 3, 3, 1), np.float32)
+    row = figures.perturbation_row(black, black + np.float32(largest))
+    assert f"× {factor:g}," in row.label
+    np.testing.assert_allclose(row.images, 0.5 + factor * largest, atol=1e-5)
+
+
+def test_no_perturbation_is_grey_and_a_given_factor_clips():
+    row = figures.perturbation_row(IMAGES, IMAGES)
+    assert (row.images == 0.5).all()
+    row = figures.perturbation_row(0 * IMAGES, 0 * IMAGES + 0.4, "what", 5)
+    assert row.label == "what\n× 5, grey: none"
+    assert (row.images == 1.0).all()
+
+
+def test_a_row_without_predictions_has_no_marks(tmp_path):
+    rows = [figures.perturbation_row(IMAGES, IMAGES)]
+    figures.image_grid(tmp_path / "x.png", rows, LABELS, NAMES, "a title")
+    picture = pixels(tmp_path / "x.png")
+    assert not has_colour(picture, figures.RIGHT)
+    assert not has_colour(picture, figures.WRONG)
+    assert has_colour(picture, "#7f7f7f")
+
+
 def test_loss_curves_are_drawn_a_panel_each(tmp_path):
     for count in (1, 3):
         path = tmp_path / f"{count}.csv"

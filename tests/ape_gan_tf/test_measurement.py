@@ -10,7 +10,7 @@ from absl import flags
 import attacks
 import data
 import models
-from ape_gan_tf import evaluate, flag_groups
+from ape_gan_tf import attack_flags, evaluate
 from ape_gan_tf.measurement import Measurement, measure
 from data.splits import array_splits
 
@@ -27,7 +27,7 @@ def test_the_flags_seed_and_batch_size_are_the_attacks():
     values = flags.FlagValues()
     evaluate.define_flags(values)
     values(["evaluate", "--seed=7", "--attacks=pgd,deepfool"])
-    measurement = flag_groups.measurement(values, split="test", batch_size=3)
+    measurement = attack_flags.measurement(values, split="test", batch_size=3)
     assert measurement.seed == 7
     settings = {(each.seed, each.batch_size) for each in measurement.attacks}
     assert settings == {(7, 3)}

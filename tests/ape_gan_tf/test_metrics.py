@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from ape_gan_tf.metrics import MetricsFile, Row
@@ -33,7 +34,7 @@ def test_rows_come_back_as_they_were(tmp_path):
     rows = [
         make_row(),
         make_row(purifier=None, purified_error=None),
-        make_row(target_top5_error=1.0, purified_top5_error=0.5),
+        make_row(seed=2, target_top5_error=1.0, purified_top5_error=0.5),
     ]
     metrics = MetricsFile(path)
     assert metrics.rows == []
@@ -120,3 +121,26 @@ def test_a_file_that_is_no_metrics_file_is_refused(tmp_path, text, message):
         MetricsFile(path)
     assert str(path) in str(error.value)
     assert path.read_text() == text
+
+
+def test_a_measurement_made_again_takes_the_place_of_the_old_one(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.json")
+    metrics.add(make_row(target_error=50.0))
+    metrics.add(make_row(target_error=60.0))
+    (row,) = MetricsFile(tmp_path / "metrics.json").rows
+    assert row.target_error == 60.0
+
+
+def test_outcomes_of_each_image_are_kept_beside_the_rows(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.json", tmp_path / "outcomes")
+    wrong = np.array([True, False, True])
+    metrics.add(make_row(), {"target": wrong})
+    again = MetricsFile(tmp_path / "metrics.json", tmp_path / "outcomes")
+    np.testing.assert_array_equal(again.outcomes(make_row())["target"], wrong)
+
+
+def test_where_outcomes_are_wanted_a_row_without_them_is_not_measured(tmp_path):
+    path = tmp_path / "metrics.json"
+    MetricsFile(path).add(make_row())
+    assert MetricsFile(path).find(make_row()) == make_row()
+    assert MetricsFile(path, tmp_path / "outcomes").find(make_row()) is None

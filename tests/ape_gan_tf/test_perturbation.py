@@ -12,7 +12,7 @@ import models
 from ape_gan_tf.crafting import craft
 from ape_gan_tf.evaluation import Subject, evaluate, evaluate_set
 from ape_gan_tf.metrics import MetricsFile
-from ape_gan_tf.perturbation import medians
+from ape_gan_tf.perturbation import averages, minimised_distance
 from data.splits import array_splits
 
 SHAPE = (4, 4, 1)
@@ -177,21 +177,38 @@ def test_distances_of_images_crafted_for_another_say_nothing(dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("distances", "expected"),
+    ("distances", "median", "mean"),
     [
-        ([3.0, 1.0, 2.0], 2.0),
-        ([3.0, np.nan, 1.0, 2.0, 4.0], 2.0),  # The lower one in the middle.
-        ([1.0, np.inf], 1.0),
-        ([1.0, np.inf, np.inf], np.inf),
+        ([3.0, 1.0, 2.0], 2.0, 2.0),
+        # The lower one in the middle.
+        ([3.0, np.nan, 1.0, 2.0, 4.0], 2.0, 2.5),
+        ([1.0, np.inf], 1.0, 1.0),
+        ([1.0, np.inf, np.inf], np.inf, 1.0),
     ],
 )
 def test_medians_bear_failures_and_leave_out_what_was_wrong(
-    distances, expected
+    distances, median, mean
 ):
     parts = [np.array(distances[:2]), np.array(distances[2:])]
-    found = medians("cw_linf", {"target": parts, "purified": []})
-    assert found == {"distance": "linf", "target_median_distance": expected}
+    found = averages("linf", {"target": parts, "purified": []})
+    assert found == {
+        "distance": "linf",
+        "target_median_distance": median,
+        "target_mean_distance": mean,
+    }
+
+
+def test_of_failures_alone_there_is_no_mean():
+    found = averages("linf", {"target": [np.array([np.inf])]})
+    assert found == {"distance": "linf", "target_median_distance": np.inf}
 
 
 def test_no_image_that_counts_is_no_figure():
-    assert medians("jsma", {"target": [np.array([np.nan])]}) == {}
+    assert averages("l0", {"target": [np.array([np.nan])]}) == {}
+
+
+def test_the_norm_of_an_attack_that_has_a_choice_is_the_one_it_chose():
+    assert minimised_distance("fab_t", {"norm": "l2"}) == "l2"
+    assert minimised_distance("cw_l2", {}) == "l2"
+    assert minimised_distance("pgd", {"norm": "l2"}) is None
+    assert minimised_distance("of_a_stranger", {}) is None

@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import pytest
 
 import attacks
+import models
 
 
 class Case(NamedTuple):
@@ -22,10 +24,39 @@ CASES = [
     Case("iterative_gradient_sign", {"epsilon": 0.2, "steps": 3}),
     Case("iterative_gradient_sign", {"epsilon": 0.1, "alpha": 0.4}),
     Case("pgd", {"epsilon": 0.2, "alpha": 0.1, "steps": 3}),
+    Case("apgd_ce", {"epsilon": 0.2, "steps": 5}),
+    Case("apgd_t", {"epsilon": 0.1, "steps": 5, "target_classes": 2}),
+    Case("square", {"epsilon": 0.2, "queries": 20}),
+    # So large that the first of the four is enough, in a few steps.
+    Case("auto_attack", {"epsilon": 0.9}),
 ]
 # Bound to no ball; what they promise is in tests of their own.
-OF_SMALLEST_NORM = {"deepfool", "lbfgs", "jsma", "cw_l0", "cw_l2", "cw_linf"}
+OF_SMALLEST_NORM = {
+    "deepfool",
+    "fab_t",
+    "lbfgs",
+    "jsma",
+    "cw_l0",
+    "cw_l2",
+    "cw_linf",
+}
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small curved network, of classes enough for APGD-T."""
+    inputs = keras.Input((6, 6, 1))
+    features = keras.layers.Conv2D(
+        4,
+        3,
+        activation="tanh",
+        kernel_initializer=keras.initializers.GlorotUniform(1),
+    )(inputs)
+    outputs = keras.layers.Dense(
+        5, kernel_initializer=keras.initializers.GlorotUniform(2)
+    )(keras.layers.Flatten()(features))
+    return models.Classifier.from_keras(keras.Model(inputs, outputs))
 
 
 def test_every_attack_has_a_case():

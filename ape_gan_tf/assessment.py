@@ -1,0 +1,121 @@
+"""Measures a defence, checks what came out, and writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attacks
+import models
+from ape_gan_tf import curves, html_report, report, sanity_checks
+from ape_gan_tf.evaluation import Subject
+from ape_gan_tf.gallery import draw_attackers
+from ape_gan_tf.measurement import is_newer, provenance
+from ape_gan_tf.metrics import Row
+from ape_gan_tf.page import Page, Picture
+from ape_gan_tf.robustness import STARTABLE, Plan, Robustness
+
+
+def assess(
+    workdir: Path,
+    subject: Subject,
+    plan: Plan,
+    *,
+    baselines: Sequence[models.Purifier] = (),
+    title: str,
+    command: str,
+) -> Page:
+    """Writes `metrics.json`, both reports and the figures; prints the page.
+
+    Args:
+        workdir: Where to.
+        subject: Classifier, purifier and images.
+        plan: What to measure.
+        baselines: Cheap defences, measured by the same attacks beside the
+            purifier.
+        title: Of the report.
+        command: What to run to get the same figures.
+
+    Returns:
+        What the reports say.
+    """
+    robustness = Robustness(workdir, subject, plan)
+    rows = robustness.measure()
+    page = Page(
+        title=title,
+        rows=rows,
+        baselines=[
+            row
+            for baseline in baselines
+            for row in _baseline_rows(workdir, subject, plan, baseline)
+        ],
+        pictures=[
+            *_curves(workdir, rows),
+            *_gallery(workdir, subject, plan, robustness),
+        ],
+        warnings=sanity_checks.check(rows, robustness.attacker.probe),
+        provenance=provenance(subject),
+        command=command,
+        epsilons=plan.epsilons,
+    )
+    report.write(workdir / "report.md", page)
+    html_report.write(workdir / "report.html", page)
+    print(report.text(page))
+    print(f"report: {workdir / 'report.html'}")
+    return page
+
+
+def _baseline_rows(
+    workdir: Path, subject: Subject, plan: Plan, baseline: models.Purifier
+) -> list[Row]:
+    """The same attacks, each made adaptive where the baseline needs it."""
+    return Robustness(
+        workdir,
+        dataclasses.replace(subject, purifier=baseline),
+        dataclasses.replace(
+            plan,
+            threat_models=("oblivious", "white_box"),
+            transfer_classifier=None,
+            gradient="auto",
+            curve=False,
+        ),
+    ).measure()
+
+
+def _curves(workdir: Path, rows: Sequence[Row]) -> Iterator[Picture]:
+    path = workdir / "figures" / "curves.png"
+    found = curves.draw(path, rows)
+    if found:
+        yield Picture("Error over epsilon", path, curves.describe(found))
+
+
+def _gallery(
+    workdir: Path, subject: Subject, plan: Plan, robustness: Robustness
+) -> Iterator[Picture]:
+    """One attack at its largest epsilon: the pictures are to be looked at."""
+    if not plan.attacks:
+        return
+    attack = max(plan.attacks, key=_rank)
+    path = workdir / "figures" / "attackers.png"
+    if not is_newer(path, workdir / "metrics.json"):
+        knows_all = "white_box" in plan.threat_models
+        can_attack = robustness.attacker.remark is None
+        victim = robustness.attacker.victim
+        draw_attackers(
+            path,
+            subject,
+            dataclasses.replace(attack, seed=subject.seed),
+            victim if knows_all and can_attack else None,
+        )
+    yield Picture(
+        "Images, their perturbations amplified, and what the classifier says",
+        path,
+    )
+
+
+def _rank(attack: attacks.Attack) -> tuple[bool, bool, float]:
+    """What is quick to make, and does what an attacker would."""
+    epsilon = attack.params.get("epsilon")
+    is_search = attack.name in STARTABLE
+    return (not attack.is_minimal_norm, is_search, epsilon or 0.0)

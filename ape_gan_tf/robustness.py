@@ -1,0 +1,359 @@
+"""The whole truth about a defence: every attack, threat model and start.
+
+What is attacked is crafted to HDF5 first and measured then, so that a killed
+run goes on inside an attack. The oblivious sets stay, since white-box
+searches start from them; the others go once they are measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attacks
+import data
+import models
+from ape_gan_tf.adaptive import Attacker, attacker_of
+from ape_gan_tf.crafting import craft, provenance
+from ape_gan_tf.evaluation import (
+    BenignInput,
+    Clean,
+    GaussianNoise,
+    SignNoise,
+    Subject,
+    evaluate,
+    evaluate_set,
+    set_row,
+)
+from ape_gan_tf.metrics import MetricsFile, Row
+from ape_gan_tf.timing import milliseconds_an_image
+from ape_gan_tf.worst_case import measure_worst_cases
+from data.checks import check_one_of
+from data.files import remove
+
+THREAT_MODELS = ("oblivious", "white_box", "transfer")
+# They see no gradient, so none can mislead them.
+_GRADIENT_FREE = ("square",)
+# Ball attacks that search from a given image.
+STARTABLE = ("pgd", "apgd_ce")
+# Draws the curve on beyond the asked epsilons; it has no step size to choose.
+CURVE_ATTACK = "apgd_ce"
+LARGEST_EPSILON = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        attacks: Each is measured under each threat model.
+        threat_models: Of `THREAT_MODELS`; `white_box` also measures the
+            oblivious ones, whose images it starts from.
+        noise_variance: Of the Gaussian noise.
+        transfer_classifier: Whom `transfer` crafts on.
+        gradient: How white-box attacks differentiate, see `attacker_of`.
+        eot_samples: See `attacker_of`.
+        curve: Whether to go on to larger epsilons until all are fooled.
+    """
+
+    attacks: tuple[attacks.Attack, ...] = ()
+    threat_models: tuple[str, ...] = ("oblivious", "white_box")
+    noise_variance: float = 0.05
+    transfer_classifier: models.Classifier | None = None
+    gradient: str = "auto"
+    eot_samples: int = 10
+    curve: bool = True
+
+    def __post_init__(self) -> None:
+        for threat in self.threat_models:
+            check_one_of(threat, THREAT_MODELS, "threat_models")
+        wants_transfer = "transfer" in self.threat_models
+        if wants_transfer != (self.transfer_classifier is not None):
+            raise ValueError(
+                "transfer_classifier must be given with "
+                f"threat_models=transfer, and only then, got "
+                f"{self.transfer_classifier!r} with "
+                f"{','.join(self.threat_models)}"
+            )
+
+    @property
+    def epsilons(self) -> list[float]:
+        """Of the asked attacks in Linf balls, in order."""
+        found = {
+            attack.params["epsilon"]
+            for attack in self.attacks
+            if _is_linf_ball(attack)
+        }
+        return sorted(found)
+
+
+class Robustness:
+    """Measures one subject by a plan, in a work directory.
+
+    Args:
+        workdir: Holds `metrics.json`, `outcomes/` and `adversarial/`.
+        subject: Classifier, purifier and images.
+        plan: What to measure.
+
+    Raises:
+        ValueError: `white_box` comes without a purifier.
+    """
+
+    def __init__(self, workdir: Path, subject: Subject, plan: Plan) -> None:
+        if "white_box" in plan.threat_models and subject.purifier is None:
+            raise ValueError(
+                "threat_models=white_box needs a purifier, got none"
+            )
+        self._workdir = workdir
+        self._subject = subject
+        self._plan = plan
+        self._metrics = MetricsFile(
+            workdir / "metrics.json", workdir / "outcomes"
+        )
+
+    @functools.cached_property
+    def attacker(self) -> Attacker:
+        """Who knows all, and what was seen of the gradient."""
+        plan = self._plan
+        return attacker_of(self._subject, plan.gradient, plan.eot_samples)
+
+    def measure(self) -> list[Row]:
+        """All rows of the plan; what is measured already is kept."""
+        rows = [
+            *self._benign(),
+            *self._oblivious(),
+            *self._transfer(),
+            *self._white_box(),
+        ]
+        rows += self._curve(rows)
+        return [*rows, *measure_worst_cases(rows, self._metrics)]
+
+    def _benign(self) -> Iterator[Row]:
+        seed = self._subject.seed
+        kinds: list[BenignInput] = [
+            Clean(),
+            GaussianNoise(variance=self._plan.noise_variance, seed=seed),
+            *(SignNoise(epsilon=x, seed=seed) for x in self._plan.epsilons),
+        ]
+        for kind in kinds:
+            (row,) = evaluate(self._subject, [kind], [], [], self._metrics)
+            yield self._timed(row) if isinstance(kind, Clean) else row
+
+    def _timed(self, row: Row) -> Row:
+        """The row with the purifier's time, which is measured once."""
+        purifier = self._subject.purifier
+        if purifier is None or row.milliseconds is not None:
+            return row
+        batch = next(iter(self._subject.batches()))
+        timed = dataclasses.replace(
+            row, milliseconds=milliseconds_an_image(purifier, batch["images"])
+        )
+        self._metrics.add(timed)
+        return timed
+
+    def _oblivious(self) -> Iterator[Row]:
+        if set(self._plan.threat_models) & {"oblivious", "white_box"}:
+            for attack in self._attacks:
+                yield self._set_row(attack, self._subject.classifier, keep=True)
+
+    def _transfer(self) -> Iterator[Row]:
+        other = self._plan.transfer_classifier
+        if other is not None:
+            for attack in self._attacks:
+                yield self._set_row(attack, other)
+
+    def _white_box(self) -> Iterator[Row]:
+        if "white_box" not in self._plan.threat_models:
+            return
+        for attack in self._attacks:
+            yield self._white_box_row(attack)
+        for attack in self._attacks:
+            if attack.name in STARTABLE and self.attacker.remark is None:
+                yield from self._from_oblivious(attack)
+
+    def _white_box_row(self, attack: attacks.Attack) -> Row:
+        remark = self.attacker.remark
+        if attack.name in _GRADIENT_FREE:
+            remark = None
+        row = self._set_row(attack, self.attacker.victim, remark=remark)
+        if row.target_error is not None:
+            return row
+        # The bare classifier's, under the same attack on itself.
+        bare = self._set_row(attack, self._subject.classifier, keep=True)
+        return self._with_target(row, bare)
+
+    def _with_target(self, row: Row, bare: Row) -> Row:
+        figures = (
+            "target_error",
+            "target_top5_error",
+            "target_median_distance",
+            "target_mean_distance",
+            "distance",
+        )
+        known = {name: getattr(bare, name) for name in figures}
+        whole = dataclasses.replace(row, **known)
+        self._metrics.add(whole)
+        return whole
+
+    def _from_oblivious(self, attack: attacks.Attack) -> Iterator[Row]:
+        """The search again, from what fools the classifier alone."""
+        # Restarts after the first would be at random once more.
+        params = {**attack.params, "restarts": 1}
+        once = attacks.get(
+            attack.name,
+            **params,
+            seed=attack.seed,
+            batch_size=attack.batch_size,
+        )
+        for other in self._attacks:
+            if _ends_in_ball(other, attack):
+                yield self._set_row(once, self.attacker.victim, start=other)
+
+    def _curve(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Larger and larger balls, until nothing is right any more."""
+        if not self._plan.curve or not self._plan.epsilons:
+            return
+        is_defended = "white_box" in self._plan.threat_models
+        if is_defended and self.attacker.remark is not None:
+            return
+        asked = self._plan.epsilons
+        for epsilon in [*asked, *_beyond(asked[-1])]:
+            attack = attacks.get(
+                CURVE_ATTACK,
+                epsilon=epsilon,
+                seed=self._subject.seed,
+                batch_size=self._subject.batch_size,
+            )
+            is_asked = any(
+                (each.name, each.params) == (attack.name, attack.params)
+                for each in self._attacks
+            )
+            if is_asked:
+                continue
+            row = self._set_row(attack, self._subject.classifier, keep=False)
+            yield row
+            if is_defended:
+                row = self._with_target(
+                    self._set_row(attack, self.attacker.victim), row
+                )
+                yield row
+            error = row.purified_error if is_defended else row.target_error
+            if epsilon > asked[-1] and error == 100.0:
+                return
+
+    @property
+    def _attacks(self) -> list[attacks.Attack]:
+        return [
+            dataclasses.replace(
+                attack,
+                seed=self._subject.seed,
+                batch_size=self._subject.batch_size,
+            )
+            for attack in self._plan.attacks
+        ]
+
+    def _set_row(
+        self,
+        attack: attacks.Attack,
+        victim: models.Classifier,
+        *,
+        keep: bool = False,
+        remark: str | None = None,
+        start: attacks.Attack | None = None,
+    ) -> Row:
+        """Crafts and measures one set, unless that was done before.
+
+        `start` is the attack whose oblivious images the search begins at.
+        """
+        extra = {} if start is None else {"start": f"oblivious {start.name}"}
+        attacker = self.attacker
+        if victim is attacker.victim and victim.purifier and attacker.gradient:
+            extra["gradient"] = attacker.gradient
+        made_by = provenance(
+            attack,
+            victim,
+            self._subject.dataset,
+            self._subject.split,
+            **extra,
+        )
+        row = set_row(self._subject, made_by, self._subject.count)
+        if remark is not None:
+            return self._remarked(row, remark)
+        known = self._metrics.find(row)
+        if known is not None:
+            return known
+        starts = None if start is None else self._oblivious_set(start)
+        made = self._craft(attack, victim, made_by, starts, extra)
+        row = evaluate_set(self._subject, made, self._metrics)
+        if not keep:
+            remove(made.path)
+        return row
+
+    def _remarked(self, row: Row, remark: str) -> Row:
+        row = dataclasses.replace(row, remark=remark)
+        self._metrics.add(row, {})
+        return row
+
+    def _oblivious_set(self, attack: attacks.Attack) -> data.AdversarialSet:
+        victim = self._subject.classifier
+        made_by = provenance(
+            attack, victim, self._subject.dataset, self._subject.split
+        )
+        return self._craft(attack, victim, made_by, None, {})
+
+    def _craft(
+        self,
+        attack: attacks.Attack,
+        victim: models.Classifier,
+        made_by: data.Provenance,
+        starts: data.AdversarialSet | None,
+        extra: dict[str, str],
+    ) -> data.AdversarialSet:
+        name = f"{made_by.attack}_{_digest(made_by, self._subject.count)}"
+        return craft(
+            attack,
+            victim,
+            self._subject.dataset,
+            self._subject.split,
+            self._workdir / "adversarial" / made_by.threat_model / name,
+            limit=self._subject.limit,
+            starts=starts,
+            extra=extra,
+        )
+
+
+def _is_linf_ball(attack: attacks.Attack) -> bool:
+    params = attack.params
+    is_ball = "epsilon" in params and not attack.is_minimal_norm
+    return is_ball and params.get("norm", "linf") == "linf"
+
+
+def _ends_in_ball(other: attacks.Attack, attack: attacks.Attack) -> bool:
+    """Whether an attack's images are where another would start.
+
+    Those of minimal norm are brought into the ball; those of another ball of
+    the same attack would only start nearer or clipped.
+    """
+    if other.is_minimal_norm or "epsilon" not in other.params:
+        return True
+    return other.params["epsilon"] == attack.params["epsilon"]
+
+
+def _beyond(epsilon: float) -> Iterator[float]:
+    """Twice as large again and again, up to the whole box."""
+    while epsilon < LARGEST_EPSILON:
+        epsilon = min(2.0 * epsilon, LARGEST_EPSILON)
+        yield epsilon
+
+
+def _digest(made_by: data.Provenance, count: int) -> str:
+    """Names a set by all that determines it."""
+    described: dict[str, Any] = dataclasses.asdict(made_by)
+    del described["package_versions"]
+    text = json.dumps([described, count], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,256 @@
+"""Signs that an evaluation, not the defence, is what looks robust.
+
+Carlini et al. 2019, 'On evaluating adversarial robustness', and Athalye et al.
+2018, 'Obfuscated gradients give a false sense of security', list what cannot
+be so if the attacks worked. Each is a check here, with a name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import models
+from ape_gan_tf.metrics import Row
+from ape_gan_tf.sanity_warning import SanityWarning
+from ape_gan_tf.worst_case import NAME as WORST_CASE
+from ape_gan_tf.worst_case import ball
+
+# Points, and images, by which a weaker attack has to win: less may be chance.
+POINTS = 1.0
+IMAGES = 3
+# Points by which one start has to win over the others.
+POINTS_OF_A_START = 5.0
+# In a ball of this radius each image can be made grey all over.
+LARGE_EPSILON = 0.5
+LARGE_ERROR = 99.0
+# Of the probed images.
+SHARE = 0.05
+SINGLE_STEP = "fgsm"
+BLACK_BOX = "square"
+
+
+def check(
+    rows: Sequence[Row], probe: models.GradientProbe | None = None
+) -> list[SanityWarning]:
+    """Looks for figures that cannot be so if the attacks worked.
+
+    Args:
+        rows: Of one classifier, purifier and selection of images. Without a
+            purifier the oblivious rows are those of who knows all.
+        probe: Of the gradient of what is measured.
+
+    Returns:
+        What was found, none where all is well.
+    """
+    found = [*_probe_warnings(probe)] if probe else []
+    known = [row for row in rows if _error(row) is not None]
+    for make in (
+        _single_step,
+        _black_box,
+        _transfer,
+        _oblivious,
+        _start,
+        _noise,
+    ):
+        found += make(known)
+    found += _large_epsilon(known)
+    return found
+
+
+def _error(row: Row) -> float | None:
+    """Of what is measured: the purified one, if there is a purifier."""
+    return row.target_error if row.purifier is None else row.purified_error
+
+
+def _is_white_box(row: Row) -> bool:
+    wanted = "oblivious" if row.purifier is None else "white_box"
+    return row.threat_model == wanted
+
+
+def _is_own_start(row: Row) -> bool:
+    """A white-box attack by itself, without what others have found."""
+    is_attack = _is_white_box(row) and row.input != WORST_CASE
+    return is_attack and row.start is None
+
+
+def _is_iterative(row: Row) -> bool:
+    return _is_own_start(row) and row.input not in (SINGLE_STEP, BLACK_BOX)
+
+
+def _single_step(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "single_step_beats_iterative",
+        rows,
+        lambda row: _is_white_box(row) and row.input == SINGLE_STEP,
+        _is_iterative,
+        "One step finds what many do not: the gradient misleads further "
+        "attacks (masked gradients), or they have too few or too long steps. "
+        "The white-box figures are too low.",
+    )
+
+
+def _black_box(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "black_box_beats_white_box",
+        rows,
+        lambda row: _is_white_box(row) and row.input == BLACK_BOX,
+        _is_iterative,
+        "An attack that sees answers alone does better than those that see "
+        "gradients: the gradients are masked. The white-box figures of "
+        "gradient attacks are too low.",
+    )
+
+
+def _transfer(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "transfer_beats_white_box",
+        rows,
+        lambda row: row.threat_model == "transfer" and row.input != WORST_CASE,
+        _is_own_start,
+        "Images made for another classifier fool this one more often than "
+        "those made for it: the white-box attacks did not find what is there.",
+    )
+
+
+def _oblivious(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "oblivious_beats_white_box",
+        rows,
+        lambda row: (
+            row.purifier is not None
+            and row.threat_model == "oblivious"
+            and row.input != WORST_CASE
+        ),
+        _is_own_start,
+        "Who does not know the purifier does better than who does: the "
+        "white-box attacks did not find what is there. The worst case counts "
+        "both.",
+    )
+
+
+def _start(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "one_start_beats_the_others",
+        rows,
+        lambda row: row.start is not None,
+        _is_own_start,
+        "The search finds far more from this start than from its own: the "
+        "loss has regions that steps do not leave. Restarts from random points "
+        "alone would report too little.",
+        POINTS_OF_A_START,
+    )
+
+
+def _noise(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    yield from _beaten(
+        "noise_beats_single_step",
+        rows,
+        lambda row: row.input == "sign_noise",
+        lambda row: _is_white_box(row) and row.input == SINGLE_STEP,
+        "Random signs do better than those of the gradient: the gradient "
+        "points nowhere.",
+    )
+
+
+def _beaten(
+    name: str,
+    rows: Sequence[Row],
+    is_weak: Callable[[Row], bool],
+    is_strong: Callable[[Row], bool],
+    meaning: str,
+    points: float = POINTS,
+) -> Iterator[SanityWarning]:
+    """Where the best weak attack in a ball beats the best strong one."""
+    for norm, epsilon in sorted({b for row in rows if (b := ball(row))}):
+        here = [row for row in rows if ball(row) == (norm, epsilon)]
+        weak = _worst(row for row in here if is_weak(row))
+        strong = _worst(row for row in here if is_strong(row))
+        if not weak or not strong:
+            continue
+        chance = max(points, 100.0 * IMAGES / weak.count)
+        if _figure(weak) > _figure(strong) + chance:
+            yield SanityWarning(
+                name,
+                f"at epsilon {epsilon:.4g} ({norm}): {_describe(weak)} "
+                f"against {_describe(strong)}",
+                meaning,
+            )
+
+
+def _large_epsilon(rows: Sequence[Row]) -> Iterator[SanityWarning]:
+    large = [
+        row
+        for row in rows
+        if _is_white_box(row)
+        and (found := ball(row)) is not None
+        and found[0] == "linf"
+        and found[1] >= LARGE_EPSILON
+    ]
+    worst = _worst(large)
+    if worst and _figure(worst) < LARGE_ERROR:
+        yield SanityWarning(
+            "robust_at_large_epsilon",
+            f"{_describe(worst)} at epsilon {worst.params['epsilon']:.4g}",
+            "In so large a ball each image can be made grey all over, and "
+            "nothing can be right about it: the attacks do not work.",
+        )
+
+
+def _worst(rows: Iterable[Row]) -> Row | None:
+    return max(rows, key=_figure, default=None)
+
+
+def _figure(row: Row) -> float:
+    error = _error(row)
+    return 0.0 if error is None else error
+
+
+def _describe(row: Row) -> str:
+    threat = row.threat_model.replace("_", "-")
+    start = f" from {row.start} images" if row.start else ""
+    return (
+        f"{threat} {row.input}{start} {_figure(row):.2f} % "
+        f"of {row.count:,} images"
+    )
+
+
+def _probe_warnings(
+    probe: models.GradientProbe,
+) -> Iterator[SanityWarning]:
+    if probe.zero_share > SHARE:
+        yield SanityWarning(
+            "zero_gradients",
+            f"the gradient of {_share(probe.zero_share)} of the probed images "
+            "is zero everywhere",
+            "Gradient attacks do not move. That is no defence: BPDA "
+            "differentiates as if the purifier were the identity, Square needs "
+            "no gradient.",
+        )
+    if probe.saturated_share > SHARE:
+        yield SanityWarning(
+            "saturated_loss",
+            f"the cross-entropy of {_share(probe.saturated_share)} of the "
+            "probed images has a gradient of zero, though its logits have one",
+            "Attacks on the cross-entropy do not move. Those on the margin of "
+            "the logits (apgd_t, fab_t, cw_l2) do.",
+        )
+    if probe.non_finite_share > 0.0:
+        yield SanityWarning(
+            "non_finite_gradients",
+            f"the gradient of {_share(probe.non_finite_share)} of the probed "
+            "images is NaN or infinite",
+            "Gradient attacks stop there. That is a fault of the network, not "
+            "a defence.",
+        )
+    if probe.answers_change:
+        yield SanityWarning(
+            "answers_change",
+            "two identical queries were answered differently, logits by up to "
+            f"{probe.largest_answer_change:.3g}",
+            "Each figure depends on chance, and an attack must take the mean "
+            "over many answers (EOT) to be one.",
+        )
+
+
+def _share(share: float) -> str:
+    return f"{100.0 * share:.0f} %"
