@@ -10,7 +10,12 @@ import attacks
 import models
 from ape_gan_tf import curves, html_report, report, sanity_checks
 from ape_gan_tf.evaluation import Subject
-from ape_gan_tf.gallery import draw_attackers
+from ape_gan_tf.gallery import (
+    IMAGES,
+    draw_attackers,
+    draw_images,
+    first_images,
+)
 from ape_gan_tf.measurement import is_newer, provenance
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.page import Page, Picture
@@ -93,24 +98,35 @@ def _curves(workdir: Path, rows: Sequence[Row]) -> Iterator[Picture]:
 def _gallery(
     workdir: Path, subject: Subject, plan: Plan, robustness: Robustness
 ) -> Iterator[Picture]:
-    """One attack at its largest epsilon: the pictures are to be looked at."""
+    """Drawn once, and kept as long as no figure changes."""
     if not plan.attacks:
         return
-    attack = max(plan.attacks, key=_rank)
-    path = workdir / "figures" / "attackers.png"
-    if not is_newer(path, workdir / "metrics.json"):
-        knows_all = "white_box" in plan.threat_models
-        can_attack = robustness.attacker.remark is None
-        victim = robustness.attacker.victim
-        draw_attackers(
-            path,
-            subject,
-            dataclasses.replace(attack, seed=subject.seed),
-            victim if knows_all and can_attack else None,
-        )
+    folder, metrics = workdir / "figures", workdir / "metrics.json"
+    attackers, images = folder / "attackers.png", folder / "images.png"
+    if not is_newer(attackers, metrics):
+        _draw_attackers(attackers, subject, plan, robustness)
+    if not is_newer(images, metrics):
+        labels = first_images(subject)["labels"]
+        draw_images(images, subject, robustness.pictured(IMAGES), labels)
     yield Picture(
         "Images, their perturbations amplified, and what the classifier says",
+        attackers,
+    )
+    yield Picture("Each oblivious attack, and below it purified", images)
+
+
+def _draw_attackers(
+    path: Path, subject: Subject, plan: Plan, robustness: Robustness
+) -> None:
+    """One attack at its largest epsilon, by who knows the purifier or not."""
+    attack = max(plan.attacks, key=_rank)
+    attacker = robustness.attacker
+    can_attack = "white_box" in plan.threat_models and attacker.remark is None
+    draw_attackers(
         path,
+        subject,
+        dataclasses.replace(attack, seed=subject.seed),
+        attacker.victim if can_attack else None,
     )
 
 

@@ -133,13 +133,18 @@ def asked_attacks(
     values: flags.FlagValues, batch_size: int | None, attack_params: str
 ) -> tuple[attacks.Attack, ...]:
     """Each of `--attacks`, at each of `--epsilons` if it has one."""
+    from ape_gan_tf.crafting import refuse_all_targets
+
     params = _params_by_attack(values.attacks, attack_params)
     settings = {"seed": values.seed, "batch_size": batch_size}
-    return tuple(
+    asked = tuple(
         _attack(name, params[name], {**settings, **strength})
         for name in values.attacks
         for strength in _strengths(name, values.epsilons)
     )
+    for each in asked:
+        refuse_all_targets(each, "attacks")
+    return asked
 
 
 def _strengths(name: str, epsilons: list[str]) -> list[dict[str, float]]:

@@ -220,7 +220,7 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     import data
     from ape_gan_tf import report
     from ape_gan_tf.evaluation import evaluate_set
-    from ape_gan_tf.measurement import draw_set
+    from ape_gan_tf.gallery import draw_set
     from ape_gan_tf.metrics import MetricsFile
     from ape_gan_tf.page import Page, Picture
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 import attacks
@@ -24,11 +22,10 @@ from ape_gan_tf.evaluation import (
     Subject,
     evaluate,
 )
+from ape_gan_tf.gallery import draw_images, first_images, label_of
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.page import Page, Picture
 from data.checks import check_one_of
-
-IMAGES_IN_FIGURE = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +113,7 @@ def measure(
     grid = workdir / "figures" / "images.png"
     # It attacks its images anew, so it is kept as long as the rows are.
     if not is_newer(grid, metrics):
-        draw_images(grid, subject, measurement)
+        draw_measured(grid, subject, measurement)
     pictures = [Picture("Images, and what the classifier says of them", grid)]
     if losses is not None:
         curves = workdir / "figures" / "losses.png"
@@ -134,67 +131,28 @@ def measure(
     return rows
 
 
-def draw_images(path: Path, subject: Subject, measurement: Measurement) -> None:
+def draw_measured(
+    path: Path, subject: Subject, measurement: Measurement
+) -> None:
     """Draws the paper's Figure 4: each input, and below it purified."""
-    batch = next(iter(subject.batches().unbatch().batch(IMAGES_IN_FIGURE)))
+    batch = first_images(subject)
     kinds: list[tuple[str, Any]] = [
         (each.name.replace("_", " "), each(batch["images"], batch["index"]))
         for each in measurement.benign
     ]
     kinds += [
-        (_label(attack), _attacked(subject.classifier, attack, batch))
+        (
+            label_of(attack.name, attack.params),
+            _attacked(subject.classifier, attack, batch),
+        )
         for attack in measurement.attacks
     ]
-    rows = itertools.chain.from_iterable(
-        _image_rows(subject, label, np.asarray(images))
-        for label, images in kinds
-    )
-    figures.image_grid(
-        path,
-        list(rows),
-        batch["labels"].numpy(),
-        subject.dataset.class_names,
-        f"{subject.dataset.name}, {subject.split} images, "
-        f"classifier {subject.classifier.name}",
-    )
-
-
-def draw_set(
-    path: Path, subject: Subject, adversarial_set: data.AdversarialSet
-) -> None:
-    """Draws a stored set: clean, adversarial, and both purified."""
-    batch = next(iter(adversarial_set.batches(IMAGES_IN_FIGURE)))
-    name = adversarial_set.provenance.attack.replace("_", " ")
-    rows = [
-        *_image_rows(subject, "clean", batch["images"].numpy()),
-        *_image_rows(subject, name, batch["adversarial"].numpy()),
-    ]
-    figures.image_grid(
-        path,
-        rows,
-        batch["labels"].numpy(),
-        subject.dataset.class_names,
-        f"{adversarial_set.path.stem}, classifier {subject.classifier.name}",
-    )
+    draw_images(path, subject, kinds, batch["labels"])
 
 
 def is_newer(path: Path, than: Path) -> bool:
     """Whether a file is there and was written after the other one."""
     return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
-
-
-def _image_rows(
-    subject: Subject, label: str, images: np.ndarray
-) -> list[figures.ImageRow]:
-    rows = [(label, images)]
-    if subject.purifier is not None:
-        rows.append(("purified", subject.purifier.predict(images)))
-    return [
-        figures.ImageRow(
-            label, shown, subject.classifier.predict(shown).argmax(-1)
-        )
-        for label, shown in rows
-    ]
 
 
 def _attacked(
@@ -206,12 +164,6 @@ def _attacked(
         victim, batch["images"], batch["labels"], indices=batch["index"]
     )
     return result.adversarial
-
-
-def _label(attack: attacks.Attack) -> str:
-    epsilon = attack.params.get("epsilon")
-    name = attack.name.replace("_", " ")
-    return name if epsilon is None else f"{name}\nepsilon {epsilon:.3g}"
 
 
 def provenance(subject: Subject) -> dict[str, Any]:

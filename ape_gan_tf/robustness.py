@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import attacks
 import data
 import models
@@ -30,6 +32,7 @@ from ape_gan_tf.evaluation import (
     evaluate_set,
     set_row,
 )
+from ape_gan_tf.gallery import label_of
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.timing import milliseconds_an_image
 from ape_gan_tf.worst_case import measure_worst_cases
@@ -133,6 +136,22 @@ class Robustness:
         rows += self._curve(rows)
         return [*rows, *measure_worst_cases(rows, self._metrics)]
 
+    def pictured(self, count: int) -> Iterator[tuple[str, np.ndarray]]:
+        """The first images: clean, and as each oblivious attack left them."""
+        first = next(iter(self._subject.batches().unbatch().batch(count)))
+        yield "clean", first["images"].numpy()
+        if not self._is_oblivious_measured:
+            return
+        for attack in self._attacks:
+            made = self._oblivious_set(attack)
+            batch = next(iter(made.batches(count)))
+            label = label_of(attack.name, attack.params)
+            yield label, batch["adversarial"].numpy()
+
+    @property
+    def _is_oblivious_measured(self) -> bool:
+        return bool(set(self._plan.threat_models) & {"oblivious", "white_box"})
+
     def _benign(self) -> Iterator[Row]:
         seed = self._subject.seed
         kinds: list[BenignInput] = [
@@ -157,7 +176,7 @@ class Robustness:
         return timed
 
     def _oblivious(self) -> Iterator[Row]:
-        if set(self._plan.threat_models) & {"oblivious", "white_box"}:
+        if self._is_oblivious_measured:
             for attack in self._attacks:
                 yield self._set_row(attack, self._subject.classifier, keep=True)
 
