@@ -142,7 +142,7 @@ def _writer(
 ) -> data.AdversarialSetWriter:
     check_classes(classifier, dataset)
     count = dataset.count(split)
-    if shard_size is None and isinstance(attack, attacks.SearchAttack):
+    if shard_size is None and not isinstance(attack, attacks.BatchAttack):
         # They are slow, and a killed run begins its shard again.
         shard_size = data.default_shard_size(
             dataset.image_shape, at_most=SHARD_OF_SLOW_ATTACKS

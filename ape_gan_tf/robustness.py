@@ -47,6 +47,8 @@ STARTABLE = ("pgd", "apgd_ce")
 # Draws the curve on beyond the asked epsilons; it has no step size to choose.
 CURVE_ATTACK = "apgd_ce"
 LARGEST_EPSILON = 1.0
+# A killed run begins its shard again: AutoAttack may need a second an image.
+SHARD_OF_SEARCHES = 250
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -334,6 +336,8 @@ class Robustness:
         extra: dict[str, str],
     ) -> data.AdversarialSet:
         name = f"{made_by.attack}_{_digest(made_by, self._subject.count)}"
+        is_quick = isinstance(attack, attacks.BatchAttack)
+        shape = self._subject.dataset.image_shape
         return craft(
             attack,
             victim,
@@ -341,6 +345,9 @@ class Robustness:
             self._subject.split,
             self._workdir / "adversarial" / made_by.threat_model / name,
             limit=self._subject.limit,
+            shard_size=None
+            if is_quick
+            else data.default_shard_size(shape, at_most=SHARD_OF_SEARCHES),
             starts=starts,
             extra=extra,
         )

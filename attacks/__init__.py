@@ -7,7 +7,12 @@ point; `get` finds it by name.
 from attacks.all_targets import AllTargets, attack_all_targets
 from attacks.apgd import APGDCE, APGDT
 from attacks.auto_attack import AutoAttack
-from attacks.base import Attack, AttackResult, default_batch_size
+from attacks.base import (
+    Attack,
+    AttackResult,
+    BatchAttack,
+    default_batch_size,
+)
 from attacks.cw_l0 import CWL0, pixels_changed
 from attacks.cw_l2 import CWL2
 from attacks.cw_linf import CWLinf
@@ -30,6 +35,7 @@ __all__ = [
     "AllTargets",
     "Attack",
     "AttackResult",
+    "BatchAttack",
     "AutoAttack",
     "CWL0",
     "CWL2",
