@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import attacks
 import models
 from ape_gan_tf.choices import GRADIENTS
 from ape_gan_tf.evaluation import Subject
@@ -53,7 +54,8 @@ def attacker_of(
     check_one_of(gradient, GRADIENTS, "purifier_gradient")
     check_positive_integer(eot_samples, "eot_samples")
     whole = subject.defended or subject.classifier
-    batch = next(iter(subject.batches().unbatch().batch(IMAGES_PROBED)))
+    count = min(IMAGES_PROBED, attacks.default_batch_size(whole.image_shape))
+    batch = next(iter(subject.batches().unbatch().batch(count)))
     probe = models.probe_gradients(whole, batch["images"], batch["labels"])
     needed = _needed(probe)
     used = needed if gradient == "auto" else {gradient} - {"plain"}

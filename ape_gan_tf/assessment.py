@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attacks
@@ -20,6 +21,7 @@ from ape_gan_tf.measurement import is_newer, provenance
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.page import Page, Picture
 from ape_gan_tf.robustness import STARTABLE, Plan, Robustness
+from ape_gan_tf.sanity_warning import SanityWarning
 
 
 def assess(
@@ -47,19 +49,22 @@ def assess(
     """
     robustness = Robustness(workdir, subject, plan)
     rows = robustness.measure()
+    others = {
+        baseline.name: _baseline_rows(workdir, subject, plan, baseline)
+        for baseline in baselines
+    }
     page = Page(
         title=title,
         rows=rows,
-        baselines=[
-            row
-            for baseline in baselines
-            for row in _baseline_rows(workdir, subject, plan, baseline)
-        ],
+        baselines=list(itertools.chain.from_iterable(others.values())),
         pictures=[
             *_curves(workdir, rows),
             *_gallery(workdir, subject, plan, robustness),
         ],
-        warnings=sanity_checks.check(rows, robustness.attacker.probe),
+        warnings=[
+            *sanity_checks.check(rows, robustness.attacker.probe),
+            *_of_baselines(others),
+        ],
         provenance=provenance(subject),
         command=command,
         epsilons=plan.epsilons,
@@ -86,6 +91,13 @@ def _baseline_rows(
             curve=False,
         ),
     ).measure()
+
+
+def _of_baselines(others: Mapping[str, list[Row]]) -> Iterator[SanityWarning]:
+    """Of their figures alone: that some have no gradient is known."""
+    for name, rows in others.items():
+        for warning in sanity_checks.check(rows):
+            yield warning._replace(seen=f"{name}: {warning.seen}")
 
 
 def _curves(workdir: Path, rows: Sequence[Row]) -> Iterator[Picture]:

@@ -165,7 +165,8 @@ def _evaluate(
         plan,
         baselines=_baselines(values, shape),
         title=_title(subject),
-        command=f"python -m ape_gan_tf.evaluate --flagfile={workdir}/flags.txt",
+        command="python -m ape_gan_tf.evaluate "
+        f"--flagfile={workdir / 'flags.txt'} --workdir=AGAIN",
     )
 
 
@@ -197,9 +198,11 @@ def _baselines(
 ) -> list[models.Purifier]:
     import models
 
-    names = list(values.baselines)
-    if names == ["all"]:
-        names = list(DEFAULT_BASELINES)
+    names = [
+        name
+        for word in values.baselines
+        for name in (DEFAULT_BASELINES if word == "all" else (word,))
+    ]
     parsed = [models.parse_baseline(name) for name in names]
     return [
         models.baseline(name, image_shape, **params) for name, params in parsed

@@ -12,7 +12,7 @@ import tensorflow as tf
 import attacks
 import data
 import models
-from ape_gan_tf import figures, report
+from ape_gan_tf import figures, html_report, report
 from ape_gan_tf.crafting import refuse_all_targets
 from ape_gan_tf.evaluation import (
     THREAT_MODELS,
@@ -89,7 +89,7 @@ def measure(
     losses: Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """Writes `metrics.json`, `report.md` and the figures, prints the table.
+    """Writes `metrics.json`, both reports and the figures, prints the table.
 
     Args:
         workdir: Where to.
@@ -126,8 +126,9 @@ def measure(
         provenance={**(notes or {}), **provenance(subject)},
     )
     report.write(workdir / "report.md", page)
-    print(report.table(rows))
-    print(f"report: {workdir / 'report.md'}")
+    html_report.write(workdir / "report.html", page)
+    print(f"{page.verdict}\n\n{report.table(rows)}")
+    print(f"report: {workdir / 'report.html'}")
     return rows
 
 

@@ -7,8 +7,8 @@ trains the target classifier where `--classifier` names one of the paper's,
 crafts the adversarial training set, trains APE-GAN on it, measures the error
 rates, and leaves in WORKDIR: flags.txt, classifier/, adversarial/,
 checkpoints/, purifier.keras, purifier/1/ (for TF Serving), metrics.json,
-report.md, figures/ and summaries/ (TensorBoard). The same command again
-continues where it stopped.
+report.html, report.md, figures/ and summaries/ (TensorBoard). The same command
+again continues where it stopped.
 """
 
 from __future__ import annotations

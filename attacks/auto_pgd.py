@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from attacks.answers import has_nan, logits_of
 from attacks.balls import BallAttack, steepest
 from attacks.base import Inputs, per_image
 from attacks.margin import exceeds_rounding, margin
@@ -110,8 +111,8 @@ class AutoPGD(BallAttack, SearchAttack):
         - `run`, int64 `[B]`: those before this one;
         - those of a run, see `_begun`.
         """
-        logits = _logits(classifier, inputs.images)
-        is_broken = _has_nan(logits)
+        logits = logits_of(classifier, inputs.images)
+        is_broken = has_nan(logits)
         start = self.constrain(inputs.starts, inputs.images, inputs.indices)
         zeros = tf.zeros_like(inputs.labels)
         return {
@@ -167,7 +168,7 @@ class AutoPGD(BallAttack, SearchAttack):
         current, labels = state["current"], inputs.labels
         with tf.GradientTape() as tape:
             tape.watch(current)
-            logits = _logits(classifier, current)
+            logits = logits_of(classifier, current)
             loss = self._loss(logits, labels, state)
         gradient = tape.gradient(
             loss, current, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -175,7 +176,7 @@ class AutoPGD(BallAttack, SearchAttack):
         lead = margin(logits, labels, inputs.targets)
         is_fooled = exceeds_rounding(lead, logits)
         is_finite = tf.reduce_all(tf.math.is_finite(gradient), [1, 2, 3])
-        is_broken = ~is_finite | _has_nan(logits)
+        is_broken = ~is_finite | has_nan(logits)
         seen = _seen(state, loss, gradient, is_fooled)
         moved = self._moved(inputs, *self._checked(seen, gradient))
         ends = state["step"] == self.steps
@@ -284,12 +285,3 @@ def _seen(
         "best_loss": tf.where(is_best, loss, state["best_loss"]),
         "climbs": state["climbs"] + climbs,
     }
-
-
-def _logits(classifier: Any, images: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, K]`, K known even if a stranger's model does not say it."""
-    return tf.ensure_shape(classifier(images), [None, classifier.num_classes])
-
-
-def _has_nan(logits: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_any(tf.math.is_nan(logits), axis=-1)

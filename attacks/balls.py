@@ -13,7 +13,7 @@ from data.checks import check_in_range, check_one_of
 from data.randomness import per_image_normal, per_image_uniform
 
 NORMS = ("linf", "l2")
-_RUN_STRIDE = 2**40  # More than there are images in any data set.
+RUN_STRIDE = 2**40  # More than there are images in any data set.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class BallAttack(Attack):
 
 
 def _draws(inputs: Inputs, run: tf.Tensor) -> tf.Tensor:
-    return inputs.indices + run * _RUN_STRIDE
+    return inputs.indices + run * RUN_STRIDE
 
 
 def project_l2(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from attacks.answers import has_nan, logits_of
 from attacks.base import Inputs, per_image
 from attacks.search import SearchAttack, State, choose_rows, spoil
 from data.checks import check_in_range, check_one_of, check_positive_integer
@@ -125,7 +126,7 @@ class DeepFool(SearchAttack):
         images, labels = inputs.images, inputs.labels
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(images)
-            logits = _logits(classifier, images)
+            logits = logits_of(classifier, images)
             candidates = self._candidates(logits, labels)
             leads = _leads(logits, labels, candidates)
         gradients = _gradients_of_each(tape, leads, images)
@@ -160,7 +161,7 @@ class DeepFool(SearchAttack):
         images = self._perturbed(inputs, state)
         with tf.GradientTape() as tape:
             tape.watch(images)
-            logits = _logits(classifier, images)
+            logits = logits_of(classifier, images)
             leads = _leads(logits, labels, state["candidates"])
             chosen = tf.argmin(_lower_bounds(leads, state), axis=-1)
             lead = tf.gather(leads, chosen, batch_dims=1)
@@ -191,11 +192,6 @@ class DeepFool(SearchAttack):
     def _perturbed(self, inputs: Inputs, state: State) -> tf.Tensor:
         change = (1.0 + self.overshoot) * state["perturbation"]
         return tf.clip_by_value(inputs.images + change, 0.0, 1.0)
-
-
-def _logits(classifier: Any, images: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, K]`, K known even if a stranger's model does not say it."""
-    return tf.ensure_shape(classifier(images), [None, classifier.num_classes])
 
 
 def _leads(
@@ -303,5 +299,4 @@ def _is_broken(
 ) -> tf.Tensor:
     """Not finite; gradients of images that are over are not wanted."""
     is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=[1, 2, 3, 4])
-    has_nan = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
-    return has_nan | ~(is_finite | is_over)
+    return has_nan(logits) | ~(is_finite | is_over)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from attacks.balls import NORMS
+from attacks.answers import has_nan, logits_of
+from attacks.balls import NORMS, RUN_STRIDE
 from attacks.base import Inputs, per_image
 from attacks.box_projection import l2_projection, linf_projection
 from attacks.margin import exceeds_rounding, margin
@@ -17,7 +18,6 @@ from attacks.targets import likeliest_others
 from data.checks import check_in_range, check_one_of, check_positive_integer
 from data.randomness import per_image_normal, per_image_uniform
 
-_RUN_STRIDE = 2**40  # More than there are images in any data set.
 _TINY = 1e-8
 # The lead to go for, of the largest logit: twice what `exceeds_rounding` asks.
 _BEYOND = 2e-5
@@ -133,8 +133,8 @@ class FABT(SearchAttack):
           shortest so far; infinite where there is none.
         """
         images, labels = inputs.images, inputs.labels
-        logits = _logits(classifier, images)
-        is_broken = _has_nan(logits)
+        logits = logits_of(classifier, images)
+        is_broken = has_nan(logits)
         zeros = tf.zeros_like(labels)
         return {
             "adversarial": spoil(is_broken, images),
@@ -151,7 +151,7 @@ class FABT(SearchAttack):
         images, current = inputs.images, state["current"]
         lead, gradient = self._lead(classifier, inputs, state)
         moved = self._moved(images, current, lead, gradient)
-        logits = _logits(classifier, moved)
+        logits = logits_of(classifier, moved)
         is_fooled = exceeds_rounding(
             margin(logits, inputs.labels, inputs.targets), logits
         )
@@ -164,7 +164,7 @@ class FABT(SearchAttack):
         )
         new = self._end_runs(inputs, new, is_stuck)
         is_finite = tf.reduce_all(tf.math.is_finite(gradient), [1, 2, 3])
-        is_broken = ~is_finite | _has_nan(logits)
+        is_broken = ~is_finite | has_nan(logits)
         return {
             **new,
             "adversarial": spoil(is_broken, new["adversarial"]),
@@ -185,7 +185,7 @@ class FABT(SearchAttack):
         )
         with tf.GradientTape() as tape:
             tape.watch(current)
-            logits = _logits(classifier, current)
+            logits = logits_of(classifier, current)
             own = tf.gather(logits, inputs.labels, batch_dims=1)
             lead = tf.gather(logits, target, batch_dims=1) - own
         gradient = tape.gradient(
@@ -285,7 +285,7 @@ class FABT(SearchAttack):
         """float32 `[B, H, W, C]`: half an epsilon away, clipped to [0, 1]."""
         draw = _uniform if self.norm == "linf" else _normal
         shape = inputs.images.shape[1:]
-        draws = draw(self.seed, inputs.indices + run * _RUN_STRIDE, shape)
+        draws = draw(self.seed, inputs.indices + run * RUN_STRIDE, shape)
         epsilon = _EPSILONS[self.norm] if self.stop_at is None else self.stop_at
         lengths = per_image(self._lengths(_flat(draws)))
         change = 0.5 * epsilon * tf.math.divide_no_nan(draws, lengths)
@@ -302,15 +302,6 @@ def _normal(seed: int, indices: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
     return per_image_normal(seed, indices, shape, 1.0, stream="fab_start")
 
 
-def _logits(classifier: Any, images: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, K]`, K known even if a stranger's model does not say it."""
-    return tf.ensure_shape(classifier(images), [None, classifier.num_classes])
-
-
 def _flat(images: tf.Tensor) -> tf.Tensor:
     """`[B, H, W, C]` -> `[B, D]`."""
     return tf.reshape(images, [-1, images.shape[1:].num_elements()])
-
-
-def _has_nan(logits: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_any(tf.math.is_nan(logits), axis=-1)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from attacks.answers import fooled, has_nan
 from attacks.balls import BallAttack, steepest
 from attacks.base import NO_TARGET, Inputs
 from attacks.search import SearchAttack, State, choose_rows, spoil
@@ -121,7 +122,7 @@ class PGD(BallAttack, SearchAttack):
             lambda: new,
         )
         is_finite = tf.reduce_all(tf.math.is_finite(gradient), [1, 2, 3])
-        return _spoil(new, ~is_finite | _has_nan(logits))
+        return _spoil(new, ~is_finite | has_nan(logits))
 
     def _end_restart(
         self,
@@ -142,7 +143,7 @@ class PGD(BallAttack, SearchAttack):
             "restart": restart,
             "done": is_over,
         }
-        ended = _spoil(ended, _has_nan(logits))
+        ended = _spoil(ended, has_nan(logits))
         return {
             name: choose_rows(is_last, ended[name], old)
             for name, old in state.items()
@@ -169,7 +170,7 @@ def _keep_better(
     inputs: Inputs, state: State, logits: tf.Tensor, gain: tf.Tensor
 ) -> State:
     """Remembers the current iterate where it is the best so far."""
-    is_fooled = _is_fooled(logits, inputs)
+    is_fooled = fooled(logits, inputs.labels, inputs.targets)
     is_better = tf.where(
         is_fooled == state["is_fooled"], gain > state["gain"], is_fooled
     )
@@ -181,19 +182,6 @@ def _keep_better(
         "gain": tf.where(is_better, gain, state["gain"]),
         "is_fooled": is_fooled | state["is_fooled"],
     }
-
-
-def _is_fooled(logits: tf.Tensor, inputs: Inputs) -> tf.Tensor:
-    predicted = tf.argmax(logits, axis=-1)
-    return tf.where(
-        inputs.targets == NO_TARGET,
-        predicted != inputs.labels,
-        predicted == inputs.targets,
-    )
-
-
-def _has_nan(logits: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_any(tf.math.is_nan(logits), axis=-1)
 
 
 def _spoil(state: State, is_broken: tf.Tensor) -> State:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from attacks import bumps
-from attacks.balls import BallAttack, l2_norms
+from attacks.answers import fooled, has_nan, logits_of
+from attacks.balls import RUN_STRIDE, BallAttack, l2_norms
 from attacks.base import NO_TARGET, Inputs
 from attacks.margin import exceeds_rounding, margin
 from attacks.search import SearchAttack, State, choose_rows, spoil
@@ -20,7 +21,6 @@ from data.randomness import per_image_uniform
 # After so many queries of 10,000 the share that a square covers is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE_LENGTH = 10_000
-_STRIDE = 2**40  # More than there are images in any data set.
 # Random numbers are drawn for so many queries at once, since a draw of few
 # costs as much as one of many. Another number would draw others.
 _QUERIES_PER_DRAW = 50
@@ -117,8 +117,8 @@ class Square(BallAttack, SearchAttack):
         - `gain`, float32 `[B]`: what is to grow, of `adversarial`;
         - `draws`, float32 `[B, Q, N]`: N random numbers for each of Q queries.
         """
-        logits = _logits(classifier, inputs.images)
-        is_broken = _has_nan(logits)
+        logits = logits_of(classifier, inputs.images)
+        is_broken = has_nan(logits)
         zeros = tf.zeros_like(inputs.labels)
         return {
             "adversarial": spoil(is_broken, inputs.images),
@@ -128,7 +128,7 @@ class Square(BallAttack, SearchAttack):
                 [tf.shape(zeros)[0], *self._draw_shape(inputs.images)]
             ),
             "evaluations": zeros,
-            "done": _is_fooled(logits, inputs) | is_broken,
+            "done": fooled(logits, inputs.labels, inputs.targets) | is_broken,
         }
 
     def advance(self, classifier: Any, inputs: Inputs, state: State) -> State:
@@ -142,12 +142,12 @@ class Square(BallAttack, SearchAttack):
             lambda: choose_rows(is_start, self._start(inputs, query), proposal),
             lambda: proposal,
         )
-        logits = _logits(classifier, proposal)
+        logits = logits_of(classifier, proposal)
         gain = _gain(logits, inputs)
         lead = margin(logits, inputs.labels, inputs.targets)
         is_fooled = exceeds_rounding(lead, logits)
         is_better = is_start | is_fooled | (gain > state["gain"])
-        is_broken = _has_nan(logits)
+        is_broken = has_nan(logits)
         is_last = query + 1 == self.restarts * (self.queries + 1)
         return {
             "adversarial": spoil(
@@ -173,7 +173,7 @@ class Square(BallAttack, SearchAttack):
             # Those that are still in use come out the same.
             lambda: per_image_uniform(
                 self.seed,
-                inputs.indices + query // _QUERIES_PER_DRAW * _STRIDE,
+                inputs.indices + query // _QUERIES_PER_DRAW * RUN_STRIDE,
                 shape=self._draw_shape(inputs.images),
                 stream="square_query",
             ),
@@ -189,7 +189,7 @@ class Square(BallAttack, SearchAttack):
         return choose_rows(run == 0, first, self._random_starts(inputs, run))
 
     def _random_starts(self, inputs: Inputs, run: tf.Tensor) -> tf.Tensor:
-        draws = inputs.indices + run * _STRIDE
+        draws = inputs.indices + run * RUN_STRIDE
         shape = inputs.images.shape[1:]
         if self.norm == "l2":
             return self._stretched(inputs, _patchwork(self.seed, draws, shape))
@@ -322,11 +322,6 @@ def _signs(draws: tf.Tensor) -> tf.Tensor:
     return tf.where(_is_heads(draws), np.float32(1.0), np.float32(-1.0))
 
 
-def _logits(classifier: Any, images: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, K]`, K known even if a stranger's model does not say it."""
-    return tf.ensure_shape(classifier(images), [None, classifier.num_classes])
-
-
 def _gain(logits: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     """float32 `[B]`, to climb: the margin, or less the target's loss."""
     is_targeted = inputs.targets != NO_TARGET
@@ -335,16 +330,3 @@ def _gain(logits: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     )
     lead = margin(logits, inputs.labels, inputs.targets)
     return tf.where(is_targeted, -loss, lead)
-
-
-def _is_fooled(logits: tf.Tensor, inputs: Inputs) -> tf.Tensor:
-    predicted = tf.argmax(logits, axis=-1)
-    return tf.where(
-        inputs.targets == NO_TARGET,
-        predicted != inputs.labels,
-        predicted == inputs.targets,
-    )
-
-
-def _has_nan(logits: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_any(tf.math.is_nan(logits), axis=-1)

