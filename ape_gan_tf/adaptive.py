@@ -22,14 +22,18 @@ class Attacker:
     Attributes:
         victim: What is differentiated: the defended classifier, or a stand-in
             with the same fingerprint.
-        gradient: `bpda`, `eot` or `bpda, eot` where it is a stand-in.
+        gradient: `bpda`, `eot 10` (with the number of answers) or both, where
+            it is a stand-in.
         remark: Why a gradient attack on `victim` would say nothing, if so.
+        has_fixed_answers: Whether the same query has the same answer. Where
+            not, an attack that stops at the first success has found chance.
         probe: Of the defended classifier's own gradient.
     """
 
     victim: models.Classifier
     gradient: str | None
     remark: str | None
+    has_fixed_answers: bool
     probe: models.GradientProbe
 
 
@@ -59,10 +63,18 @@ def attacker_of(
     probe = models.probe_gradients(whole, batch["images"], batch["labels"])
     needed = _needed(probe)
     used = needed if gradient == "auto" else {gradient} - {"plain"}
+    if subject.purifier is None:
+        used &= {"eot"}  # There is nothing that could be the identity.
+    victim = _victim(subject, used, eot_samples)
+    seen = probe
+    if used:
+        seen = models.probe_gradients(victim, batch["images"], batch["labels"])
+    names = {"bpda": "bpda", "eot": f"eot {eot_samples}"}
     return Attacker(
-        victim=_victim(subject, used, eot_samples),
-        gradient=", ".join(sorted(used)) or None,
-        remark=_remark(probe, needed - used),
+        victim=victim,
+        gradient=", ".join(names[each] for each in sorted(used)) or None,
+        remark=_remark(seen, "eot" in needed - used),
+        has_fixed_answers=not probe.answers_change,
         probe=probe,
     )
 
@@ -75,22 +87,20 @@ def _needed(probe: models.GradientProbe) -> set[str]:
 def _victim(
     subject: Subject, used: set[str], eot_samples: int
 ) -> models.Classifier:
-    purifier = subject.purifier
-    if purifier is None or subject.defended is None:
-        return subject.classifier
-    victim = subject.defended
-    if "bpda" in used:
+    victim = subject.defended or subject.classifier
+    if "bpda" in used and subject.purifier is not None:
         victim = subject.classifier.behind(
-            models.with_identity_backward(purifier)
+            models.with_identity_backward(subject.purifier)
         )
     if "eot" in used:
         victim = models.averaged(victim, eot_samples)
     return victim
 
 
-def _remark(probe: models.GradientProbe, lacking: set[str]) -> str | None:
-    if lacking:
-        return NOT_ADAPTIVE
-    if probe.non_finite_share > 0.0:
+def _remark(seen: models.GradientProbe, lacks_eot: bool) -> str | None:
+    """Of the gradient that an attack would go by."""
+    if seen.non_finite_share > 0.0:
         return NOT_FINITE
+    if lacks_eot or seen.zero_share > 0.5:
+        return NOT_ADAPTIVE
     return None

@@ -61,10 +61,8 @@ def assess(
             *_curves(workdir, rows),
             *_gallery(workdir, subject, plan, robustness),
         ],
-        warnings=[
-            *sanity_checks.check(rows, robustness.attacker.probe),
-            *_of_baselines(others),
-        ],
+        warnings=sanity_checks.check(rows, robustness.attacker.probe),
+        baseline_warnings=list(_of_baselines(others)),
         provenance=provenance(subject),
         command=command,
         epsilons=plan.epsilons,
@@ -85,12 +83,16 @@ def _baseline_rows(
         dataclasses.replace(subject, purifier=baseline),
         dataclasses.replace(
             plan,
-            threat_models=("oblivious", "white_box"),
-            transfer_classifier=None,
+            threat_models=_with_white_box(plan.threat_models),
             gradient="auto",
-            curve=False,
+            largest_epsilon=0.0,
         ),
     ).measure()
+
+
+def _with_white_box(threat_models: Sequence[str]) -> tuple[str, ...]:
+    """A baseline is a purifier, even where there is no other."""
+    return tuple(dict.fromkeys([*threat_models, "white_box"]))
 
 
 def _of_baselines(others: Mapping[str, list[Row]]) -> Iterator[SanityWarning]:

@@ -221,7 +221,7 @@ def _refuse_training_run(workdir: Path) -> None:
 
 def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     import data
-    from ape_gan_tf import report
+    from ape_gan_tf import html_report, report
     from ape_gan_tf.evaluation import evaluate_set
     from ape_gan_tf.gallery import draw_set
     from ape_gan_tf.metrics import MetricsFile
@@ -232,10 +232,11 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     )
     metrics = MetricsFile(workdir / "metrics.json")
     row = evaluate_set(subject, adversarial_set, metrics)
+    same = ("classifier", "purifier", "dataset", "split", "count", "seed")
     rows = [
         each
         for each in metrics.rows
-        if (each.classifier, each.purifier) == (row.classifier, row.purifier)
+        if all(getattr(each, name) == getattr(row, name) for name in same)
     ]
     grid = workdir / "figures" / f"{adversarial_set.path.stem}.png"
     draw_set(grid, subject, adversarial_set)
@@ -246,6 +247,7 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
         pictures=[Picture(path.stem, path) for path in pictures],
     )
     report.write(workdir / "report.md", page)
+    html_report.write(workdir / "report.html", page)
     print(report.table([row]))
     print(f"picture: {grid}")
 

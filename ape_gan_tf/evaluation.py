@@ -265,7 +265,8 @@ def evaluate_set(
         perturbs = {"target": stored(subject.classifier, minimised)}
     elif row.threat_model == "white_box" and subject.defended is not None:
         perturbs = {"purified": stored(subject.defended, minimised)}
-    return _measure(subject, row, batches, perturbs, metrics)
+    sizes = adversarial_set.sizes(row.count)
+    return _measure(subject, row, batches, perturbs, metrics, sizes)
 
 
 def set_row(subject: Subject, provenance: data.Provenance, count: int) -> Row:
@@ -347,12 +348,14 @@ def _measure(
     batches: tf.data.Dataset,
     perturbs: Mapping[str, Perturb],
     metrics: MetricsFile,
+    sizes: Mapping[str, np.ndarray] | None = None,
 ) -> Row:
     """Fills in a row's figures, unless they are known already.
 
     `perturbs` makes the images for the `target` alone and for the `purified`
     one, which sees the target's where it has none of its own. Images made for
-    the purified one alone say nothing about the target.
+    the purified one alone say nothing about the target. `sizes` are kept with
+    the outcomes.
     """
     known = metrics.find(row)
     if known is not None:
@@ -386,7 +389,7 @@ def _measure(
         row, **_errors(counters, has_top_5), **averages(minimised, distances)
     )
     outcomes = {who: np.concatenate(parts) for who, parts in wrong.items()}
-    metrics.add(row, outcomes)
+    metrics.add(row, {**outcomes, **(sizes or {})})
     return row
 
 

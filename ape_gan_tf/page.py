@@ -52,6 +52,7 @@ class Page:
         baselines: Of other purifiers before the same classifier.
         pictures: In their order.
         warnings: Of the sanity checks; None where there were no checks.
+        baseline_warnings: Of their figures, which the verdict is not about.
         provenance: Names and values: seeds, versions and the like. The
             networks' fingerprints are in the rows.
         command: What to run to get the same figures.
@@ -67,6 +68,7 @@ class Page:
     baselines: Sequence[Row] = ()
     pictures: Sequence[Picture] = ()
     warnings: Sequence[SanityWarning] | None = None
+    baseline_warnings: Sequence[SanityWarning] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
     epsilons: Collection[float] | None = None
@@ -82,6 +84,10 @@ class Page:
     @property
     def all_rows(self) -> list[Row]:
         return [*self.rows, *self.baselines]
+
+    @property
+    def all_warnings(self) -> list[SanityWarning]:
+        return [*(self.warnings or ()), *self.baseline_warnings]
 
     @property
     def verdict(self) -> str:

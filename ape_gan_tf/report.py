@@ -67,11 +67,11 @@ def _background(folder: Path, page: Page) -> Iterator[str]:
 
 
 def _checks(page: Page) -> Iterator[str]:
-    if not page.warnings:
+    if not page.all_warnings:
         yield page.on_checks
         return
-    yield f"## Warnings: {len(page.warnings)}"
-    for warning in page.warnings:
+    yield f"## Warnings: {len(page.all_warnings)}"
+    for warning in page.all_warnings:
         yield f"### {_line(words(warning.name))}"
         yield f"Seen: {_line(warning.seen)}"
         yield f"What it means: {_line(warning.meaning)}"

@@ -20,7 +20,8 @@ import numpy as np
 import attacks
 import data
 import models
-from ape_gan_tf.adaptive import Attacker, attacker_of
+from ape_gan_tf.adaptive import NOT_FINITE, Attacker, attacker_of
+from ape_gan_tf.choices import GRADIENTS
 from ape_gan_tf.crafting import craft, provenance
 from ape_gan_tf.evaluation import (
     BenignInput,
@@ -36,17 +37,23 @@ from ape_gan_tf.gallery import label_of
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.timing import milliseconds_an_image
 from ape_gan_tf.worst_case import measure_worst_cases
-from data.checks import check_one_of
+from data.checks import (
+    check_in_range,
+    check_one_of,
+    check_positive_integer,
+)
 from data.files import remove
 
 THREAT_MODELS = ("oblivious", "white_box", "transfer")
 # They see no gradient, so none can mislead them.
 _GRADIENT_FREE = ("square",)
+# Where answers change: they do not stop at the first that is wrong.
+_BEAR_CHANCE = ("fgsm", "iterative_gradient_sign", "pgd")
+STOPS_AT_CHANCE = "not attacked: it stops at one wrong answer, and these change"
 # Ball attacks that search from a given image.
 STARTABLE = ("pgd", "apgd_ce")
 # Draws the curve on beyond the asked epsilons; it has no step size to choose.
 CURVE_ATTACK = "apgd_ce"
-LARGEST_EPSILON = 1.0
 # A killed run begins its shard again: AutoAttack may need a second an image.
 SHARD_OF_SEARCHES = 250
 
@@ -63,7 +70,8 @@ class Plan:
         transfer_classifier: Whom `transfer` crafts on.
         gradient: How white-box attacks differentiate, see `attacker_of`.
         eot_samples: See `attacker_of`.
-        curve: Whether to go on to larger epsilons until all are fooled.
+        curve: Whether `CURVE_ATTACK` is made at each epsilon of Linf.
+        largest_epsilon: Up to which the curve goes on, until all are fooled.
     """
 
     attacks: tuple[attacks.Attack, ...] = ()
@@ -73,8 +81,12 @@ class Plan:
     gradient: str = "auto"
     eot_samples: int = 10
     curve: bool = True
+    largest_epsilon: float = 1.0
 
     def __post_init__(self) -> None:
+        check_one_of(self.gradient, GRADIENTS, "gradient")
+        check_positive_integer(self.eot_samples, "eot_samples")
+        check_in_range(self.largest_epsilon, 0.0, 1.0, "largest_epsilon")
         for threat in self.threat_models:
             check_one_of(threat, THREAT_MODELS, "threat_models")
         wants_transfer = "transfer" in self.threat_models
@@ -88,13 +100,21 @@ class Plan:
 
     @property
     def epsilons(self) -> list[float]:
-        """Of the asked attacks in Linf balls, in order."""
-        found = {
-            attack.params["epsilon"]
+        """Radii of the asked attacks' balls, of whatever norm, in order."""
+        return sorted({epsilon for _, epsilon in self._balls})
+
+    @property
+    def linf_epsilons(self) -> list[float]:
+        """Those of Linf."""
+        return sorted({x for norm, x in self._balls if norm == "linf"})
+
+    @property
+    def _balls(self) -> set[tuple[str, float]]:
+        return {
+            (attack.params.get("norm", "linf"), attack.params["epsilon"])
             for attack in self.attacks
-            if _is_linf_ball(attack)
+            if "epsilon" in attack.params and not attack.is_minimal_norm
         }
-        return sorted(found)
 
 
 class Robustness:
@@ -135,8 +155,13 @@ class Robustness:
             *self._transfer(),
             *self._white_box(),
         ]
-        rows += self._curve(rows)
-        return [*rows, *measure_worst_cases(rows, self._metrics)]
+        rows += self._curve()
+        worst = measure_worst_cases(
+            rows,
+            self._metrics,
+            has_fixed_answers=self.attacker.has_fixed_answers,
+        )
+        return [*rows, *worst]
 
     def pictured(self, count: int) -> Iterator[tuple[str, np.ndarray]]:
         """The first images: clean, and as each oblivious attack left them."""
@@ -159,7 +184,10 @@ class Robustness:
         kinds: list[BenignInput] = [
             Clean(),
             GaussianNoise(variance=self._plan.noise_variance, seed=seed),
-            *(SignNoise(epsilon=x, seed=seed) for x in self._plan.epsilons),
+            *(
+                SignNoise(epsilon=x, seed=seed)
+                for x in self._plan.linf_epsilons
+            ),
         ]
         for kind in kinds:
             (row,) = evaluate(self._subject, [kind], [], [], self._metrics)
@@ -193,20 +221,33 @@ class Robustness:
             return
         for attack in self._attacks:
             yield self._white_box_row(attack)
-        for attack in self._attacks:
-            if attack.name in STARTABLE and self.attacker.remark is None:
+        if self.attacker.remark is None:
+            for attack in self._searches():
                 yield from self._from_oblivious(attack)
 
+    def _searches(self) -> list[attacks.Attack]:
+        """Who begin at others' images: those asked for, or the curve's."""
+        asked = [each for each in self._attacks if each.name in STARTABLE]
+        if asked or not self.attacker.has_fixed_answers:
+            return asked
+        return [self._curve_attack(x) for x in self._plan.linf_epsilons]
+
     def _white_box_row(self, attack: attacks.Attack) -> Row:
-        remark = self.attacker.remark
-        if attack.name in _GRADIENT_FREE:
-            remark = None
-        row = self._set_row(attack, self.attacker.victim, remark=remark)
+        row = self._set_row(
+            attack, self.attacker.victim, remark=self._remark_on(attack)
+        )
         if row.target_error is not None:
             return row
         # The bare classifier's, under the same attack on itself.
         bare = self._set_row(attack, self._subject.classifier, keep=True)
         return self._with_target(row, bare)
+
+    def _remark_on(self, attack: attacks.Attack) -> str | None:
+        """Why a white-box attack would say nothing, if so."""
+        attacker = self.attacker
+        if not attacker.has_fixed_answers and attack.name not in _BEAR_CHANCE:
+            return STOPS_AT_CHANCE
+        return None if attack.name in _GRADIENT_FREE else attacker.remark
 
     def _with_target(self, row: Row, bare: Row) -> Row:
         figures = (
@@ -235,37 +276,39 @@ class Robustness:
             if _ends_in_ball(other, attack):
                 yield self._set_row(once, self.attacker.victim, start=other)
 
-    def _curve(self, rows: Sequence[Row]) -> Iterator[Row]:
+    def _curve(self) -> Iterator[Row]:
         """Larger and larger balls, until nothing is right any more."""
-        if not self._plan.curve or not self._plan.epsilons:
+        plan = self._plan
+        if not plan.curve or not self._is_oblivious_measured:
             return
-        is_defended = "white_box" in self._plan.threat_models
-        if is_defended and self.attacker.remark is not None:
-            return
-        asked = self._plan.epsilons
-        for epsilon in [*asked, *_beyond(asked[-1])]:
-            attack = attacks.get(
-                CURVE_ATTACK,
-                epsilon=epsilon,
-                seed=self._subject.seed,
-                batch_size=self._subject.batch_size,
-            )
-            is_asked = any(
-                (each.name, each.params) == (attack.name, attack.params)
-                for each in self._attacks
-            )
-            if is_asked:
+        asked = plan.linf_epsilons
+        for epsilon in [*asked, *_beyond(asked, plan.largest_epsilon)]:
+            attack = self._curve_attack(epsilon)
+            if attack in self._attacks:
                 continue
-            row = self._set_row(attack, self._subject.classifier, keep=False)
-            yield row
-            if is_defended:
-                row = self._with_target(
-                    self._set_row(attack, self.attacker.victim), row
-                )
-                yield row
-            error = row.purified_error if is_defended else row.target_error
+            rows = list(self._on_the_curve(attack))
+            yield from rows
+            known = rows[-1]
+            is_white_box = known.threat_model == "white_box"
+            error = known.purified_error if is_white_box else known.target_error
             if epsilon > asked[-1] and error == 100.0:
                 return
+
+    def _on_the_curve(self, attack: attacks.Attack) -> Iterator[Row]:
+        bare = self._set_row(attack, self._subject.classifier)
+        yield bare
+        is_defended = "white_box" in self._plan.threat_models
+        if is_defended and self._remark_on(attack) is None:
+            row = self._set_row(attack, self.attacker.victim)
+            yield self._with_target(row, bare)
+
+    def _curve_attack(self, epsilon: float) -> attacks.Attack:
+        return attacks.get(
+            CURVE_ATTACK,
+            epsilon=epsilon,
+            seed=self._subject.seed,
+            batch_size=self._subject.batch_size,
+        )
 
     @property
     def _attacks(self) -> list[attacks.Attack]:
@@ -291,7 +334,7 @@ class Robustness:
 
         `start` is the attack whose oblivious images the search begins at.
         """
-        extra = {} if start is None else {"start": f"oblivious {start.name}"}
+        extra = {} if start is None else {"start": _start_name(start)}
         attacker = self.attacker
         if victim is attacker.victim and victim.purifier and attacker.gradient:
             extra["gradient"] = attacker.gradient
@@ -306,16 +349,23 @@ class Robustness:
         if remark is not None:
             return self._remarked(row, remark)
         known = self._metrics.find(row)
-        if known is not None:
+        # Crafted anew where it only could not be crafted the last time.
+        if known is not None and known.remark != NOT_FINITE:
             return known
         starts = None if start is None else self._oblivious_set(start)
-        made = self._craft(attack, victim, made_by, starts, extra)
+        try:
+            made = self._craft(attack, victim, made_by, starts, extra)
+        except attacks.NonFiniteError:
+            return self._remarked(row, NOT_FINITE)
         row = evaluate_set(self._subject, made, self._metrics)
         if not keep:
             remove(made.path)
         return row
 
     def _remarked(self, row: Row, remark: str) -> Row:
+        known = self._metrics.find(row)
+        if known is not None and known.remark == remark:
+            return known
         row = dataclasses.replace(row, remark=remark)
         self._metrics.add(row, {})
         return row
@@ -353,10 +403,16 @@ class Robustness:
         )
 
 
-def _is_linf_ball(attack: attacks.Attack) -> bool:
-    params = attack.params
-    is_ball = "epsilon" in params and not attack.is_minimal_norm
-    return is_ball and params.get("norm", "linf") == "linf"
+def _start_name(start: attacks.Attack) -> str:
+    """`oblivious pgd, steps 100`: what tells it from other starts."""
+    usual = attacks.get(start.name).params
+    # The search has the same epsilon, or says so of another kind of attack.
+    own = [
+        f"{name} {value}"
+        for name, value in start.params.items()
+        if name != "epsilon" and value != usual[name]
+    ]
+    return ", ".join([f"oblivious {start.name}", *own])
 
 
 def _ends_in_ball(other: attacks.Attack, attack: attacks.Attack) -> bool:
@@ -370,10 +426,11 @@ def _ends_in_ball(other: attacks.Attack, attack: attacks.Attack) -> bool:
     return other.params["epsilon"] == attack.params["epsilon"]
 
 
-def _beyond(epsilon: float) -> Iterator[float]:
-    """Twice as large again and again, up to the whole box."""
-    while epsilon < LARGEST_EPSILON:
-        epsilon = min(2.0 * epsilon, LARGEST_EPSILON)
+def _beyond(asked: Sequence[float], largest: float) -> Iterator[float]:
+    """Twice as large as the last one again and again, up to the largest."""
+    epsilon = asked[-1] if asked else largest
+    while epsilon < largest:
+        epsilon = min(2.0 * epsilon, largest)
         yield epsilon
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ape_gan_tf import worst_case
-from ape_gan_tf.cells import describe_ball, describe_input
+from ape_gan_tf.cells import NORMS, describe_ball, describe_input
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.sanity_warning import SanityWarning
 from ape_gan_tf.strongest import (
@@ -163,7 +163,7 @@ def _told(figure: _Figure) -> str:
     most, ball = figure.most, figure.ball
     text = f"{_share(most)} of {most.row.count:,} images"
     if ball is None:
-        return f"{text} with one attack ({describe_input(most.row)})"
+        return text + _by_one(most.row)
     text += f" at {describe_ball(ball)}"
     if figure.is_so_beyond:
         text += " and above"
@@ -173,6 +173,19 @@ def _told(figure: _Figure) -> str:
     return text
 
 
+def _by_one(row: Row) -> str:
+    """Of a single attack; one without a bound is told by how far it went."""
+    is_known = row.threat_model == "white_box"
+    median = (
+        row.purified_median_distance if is_known else row.target_median_distance
+    )
+    text = f" with one attack ({describe_input(row)})"
+    if row.distance is None or median is None:
+        return text
+    norm = NORMS.get(row.distance, row.distance)
+    return f"{text}, as far away as it took: median {norm} {median:.3g}"
+
+
 def _told_beside(figure: _Figure, other: _Figure) -> str:
     """Of a figure only what the one before it has not said."""
     most, ball = figure.most, figure.ball
@@ -180,7 +193,7 @@ def _told_beside(figure: _Figure, other: _Figure) -> str:
     if most.row.count != other.most.row.count:
         text += f" of {most.row.count:,} images"
     if ball is None:
-        return f"{text} with one attack ({describe_input(most.row)})"
+        return text + _by_one(most.row)
     if other.ball is None or other.ball[0] != ball[0]:
         return f"{text} at {describe_ball(ball)}"
     if other.ball != ball or other.is_so_beyond or other.least is not None:

@@ -11,6 +11,7 @@ from attacks.base import (
     Attack,
     AttackResult,
     BatchAttack,
+    NonFiniteError,
     default_batch_size,
 )
 from attacks.cw_l0 import CWL0, pixels_changed
@@ -46,6 +47,7 @@ __all__ = [
     "IterativeGradientSign",
     "JSMA",
     "LBFGS",
+    "NonFiniteError",
     "PGD",
     "SearchAttack",
     "Square",

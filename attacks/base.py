@@ -33,6 +33,10 @@ L0_TOLERANCE = 1e-6  # A smaller change than this is float32 rounding.
 _COMPILED: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
 
 
+class NonFiniteError(ValueError):
+    """A classifier's logits or gradients are not finite for some image."""
+
+
 class Inputs(NamedTuple):
     """What an attack is given, checked; B images.
 
@@ -151,8 +155,9 @@ class Attack(abc.ABC):
             An `AttackResult`.
 
         Raises:
-            ValueError: An argument does not fit, or the classifier's gradient
-                is not finite; the message says which and how.
+            ValueError: An argument does not fit; the message says which.
+            NonFiniteError: A ValueError too: the classifier's logits or
+                gradients are not finite.
         """
         inputs = self._check(
             classifier, images, labels, targets, starts, indices
@@ -415,7 +420,7 @@ def _refuse_non_finite(
 ) -> None:
     bad = tf.boolean_mask(indices, ~is_finite).numpy()
     if len(bad):
-        raise ValueError(
+        raise NonFiniteError(
             f"{name}: the classifier's logits or gradients are not finite "
             f"for {len(bad)} image(s), the first at index {bad[0]}"
         )

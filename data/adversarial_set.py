@@ -164,6 +164,18 @@ class AdversarialSet:
         batches = rows.prefetch(1).rebatch(batch_size, drop_remainder=True)
         return batches.take(total_steps - start_step).prefetch(tf.data.AUTOTUNE)
 
+    def sizes(self, limit: int | None = None) -> dict[str, np.ndarray]:
+        """Returns how large the perturbations are, without reading pixels.
+
+        Args:
+            limit: use only the first so many rows.
+
+        Returns:
+            `l0`, `l2` and `linf`, float32 `[N]` each.
+        """
+        names = ["l0", "l2", "linf"]
+        return dict(self._read(names, 0, self._limited(limit)))
+
     def statistics(self) -> dict[str, Any]:
         """Returns what the attack achieved, without reading any pixels.
 

@@ -46,6 +46,7 @@ PURIFIERS = {
     "stops": tf.stop_gradient,
     "rounds": rounded,
     "random": noisy,
+    "root": lambda images: tf.sqrt(tf.nn.relu(images - 0.5)),
 }
 
 
@@ -137,7 +138,8 @@ def test_white_box_figures_are_those_of_the_attack_itself(measured, dataset):
 def test_searches_also_start_from_what_fools_the_classifier_alone(measured):
     _, _, rows = measured
     starts = {row.start for row in rows if row.start}
-    assert starts == {"oblivious fgsm", "oblivious pgd"}
+    other = "oblivious pgd, alpha 0.02, steps 10"
+    assert starts == {"oblivious fgsm", other}
     row = find(rows, "pgd", "white_box", "oblivious fgsm")
     assert row.target_error is None
     assert row.purified_error is not None
@@ -191,7 +193,8 @@ def test_the_curve_ends_where_nothing_is_right(dataset, tmp_path):
     curve = [
         (row.params["epsilon"], row.purified_error)
         for row in rows
-        if row.input == "apgd_ce" and row.threat_model == "white_box"
+        if (row.input, row.threat_model, row.start)
+        == ("apgd_ce", "white_box", None)
     ]
     epsilons, errors = zip(*curve, strict=True)
     assert epsilons[:2] == (0.05, 0.1)
@@ -260,13 +263,19 @@ def test_a_false_defence_is_found_out(dataset, tmp_path, purifier, name):
     white_box = find(rows, "pgd", "white_box")
     assert white_box.purified_error is None
     assert white_box.remark == "not attacked adaptively"
-    # Square needs none.
-    assert find(rows, "square", "white_box").purified_error is not None
+    worst = find(rows, "worst_case", "white_box")
+    assert (worst.purified_error, worst.remark) == (None, white_box.remark)
+    # Square needs no gradient, but an answer that is the same each time.
+    square = find(rows, "square", "white_box")
+    if purifier == "random":
+        assert "stops at one wrong answer" in square.remark
+    else:
+        assert square.purified_error is not None
 
 
 @pytest.mark.parametrize(
     ("purifier", "gradient"),
-    [("stops", "bpda"), ("rounds", "bpda"), ("random", "eot")],
+    [("stops", "bpda"), ("rounds", "bpda"), ("random", "eot 10")],
 )
 def test_and_attacked_around_what_it_hides(
     dataset, tmp_path, purifier, gradient
@@ -278,6 +287,32 @@ def test_and_attacked_around_what_it_hides(
     # Left alone, a quarter is wrong; random answers are wrong more often.
     clean = find(rows, "clean", "benign").purified_error
     assert row.purified_error > clean + 10.0
+
+
+def test_other_samples_of_eot_are_another_measurement(dataset, tmp_path):
+    subject = make_subject(dataset, "random")
+    for samples in (2, 3):
+        rows, _ = measure(tmp_path, subject, FGSM, eot_samples=samples)
+        assert find(rows, "fgsm", "white_box").gradient == f"eot {samples}"
+
+
+def test_a_gradient_that_is_not_finite_is_a_remark_and_not_the_end(
+    dataset, tmp_path
+):
+    # The root's derivative is infinite at 0, where many purified values are.
+    subject = make_subject(dataset, "root")
+    rows, attacker = measure(tmp_path, subject, FGSM)
+    row = find(rows, "fgsm", "white_box")
+    assert row.remark == "not attacked: its gradients are not finite"
+    assert row.target_error is not None
+    assert "non_finite_gradients" in warnings_of(rows, attacker)
+
+
+def test_without_a_search_among_the_attacks_one_starts_all_the_same(
+    dataset, tmp_path
+):
+    rows, _ = measure(tmp_path, make_subject(dataset), FGSM)
+    assert find(rows, "apgd_ce", "white_box", "oblivious fgsm")
 
 
 def test_a_sound_defence_is_not_accused(measured, dataset):
