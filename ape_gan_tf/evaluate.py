@@ -232,12 +232,7 @@ def _evaluate_set(subject: Subject, path: Path, workdir: Path) -> None:
     )
     metrics = MetricsFile(workdir / "metrics.json")
     row = evaluate_set(subject, adversarial_set, metrics)
-    same = ("classifier", "purifier", "dataset", "split", "count", "seed")
-    rows = [
-        each
-        for each in metrics.rows
-        if all(getattr(each, name) == getattr(row, name) for name in same)
-    ]
+    rows = [each for each in metrics.rows if each.is_beside(row)]
     grid = workdir / "figures" / f"{adversarial_set.path.stem}.png"
     draw_set(grid, subject, adversarial_set)
     pictures = sorted((workdir / "figures").glob("*.png"))

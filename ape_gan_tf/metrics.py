@@ -123,6 +123,11 @@ class Row:
         """Whether both measured the same thing, whatever came out."""
         return self._identity() == other._identity()
 
+    def is_beside(self, other: Row) -> bool:
+        """Whether both are of the same networks, images and seed."""
+        same = ("classifier", "purifier", "dataset", "split", "count", "seed")
+        return all(getattr(self, x) == getattr(other, x) for x in same)
+
     @property
     def digest(self) -> str:
         """The same of two rows that measured the same thing."""
@@ -153,7 +158,7 @@ class MetricsFile:
 
     def find(self, wanted: Row) -> Row | None:
         """The row that measured the same thing, if there is one."""
-        if self._outcomes and not self._outcome_path(wanted).exists():
+        if self._outcomes and not self.has_outcomes(wanted):
             return None
         same = (row for row in self.rows if row.is_same_measurement(wanted))
         return next(same, None)
@@ -183,6 +188,9 @@ class MetricsFile:
             self._path,
             {"version": VERSION, "rows": [row.to_json() for row in self.rows]},
         )
+
+    def has_outcomes(self, row: Row) -> bool:
+        return self._outcome_path(row).exists()
 
     def outcomes(self, row: Row) -> dict[str, np.ndarray]:
         """bool `[N]` by `target` and `purified`, as they were added.

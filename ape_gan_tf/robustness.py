@@ -7,6 +7,7 @@ searches start from them; the others go once they are measured.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,6 +21,7 @@ import numpy as np
 import attacks
 import data
 import models
+from ape_gan_tf import evaluation
 from ape_gan_tf.adaptive import NOT_FINITE, Attacker, attacker_of
 from ape_gan_tf.choices import GRADIENTS
 from ape_gan_tf.crafting import craft, provenance
@@ -44,7 +46,7 @@ from data.checks import (
 )
 from data.files import remove
 
-THREAT_MODELS = ("oblivious", "white_box", "transfer")
+THREAT_MODELS = (*evaluation.THREAT_MODELS, "transfer")
 # They see no gradient, so none can mislead them.
 _GRADIENT_FREE = ("square",)
 # Where answers change: they do not stop at the first that is wrong.
@@ -170,10 +172,11 @@ class Robustness:
         if not self._is_oblivious_measured:
             return
         for attack in self._attacks:
-            made = self._oblivious_set(attack)
-            batch = next(iter(made.batches(count)))
-            label = label_of(attack.name, attack.params)
-            yield label, batch["adversarial"].numpy()
+            with contextlib.suppress(attacks.NonFiniteError):
+                made = self._oblivious_set(attack)
+                batch = next(iter(made.batches(count)))
+                label = label_of(attack.name, attack.params)
+                yield label, batch["adversarial"].numpy()
 
     @property
     def _is_oblivious_measured(self) -> bool:
@@ -352,8 +355,8 @@ class Robustness:
         # Crafted anew where it only could not be crafted the last time.
         if known is not None and known.remark != NOT_FINITE:
             return known
-        starts = None if start is None else self._oblivious_set(start)
         try:
+            starts = None if start is None else self._oblivious_set(start)
             made = self._craft(attack, victim, made_by, starts, extra)
         except attacks.NonFiniteError:
             return self._remarked(row, NOT_FINITE)

@@ -8,6 +8,7 @@ be so if the attacks worked. Each is a check here, with a name of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import models
 from ape_gan_tf.metrics import Row
@@ -44,15 +45,8 @@ def check(
     """
     found = [*_probe_warnings(probe)] if probe else []
     known = [row for row in rows if _error(row) is not None]
-    for make in (
-        _single_step,
-        _black_box,
-        _transfer,
-        _oblivious,
-        _start,
-        _noise,
-    ):
-        found += make(known)
+    for comparison in _COMPARISONS:
+        found += _beaten(known, comparison)
     found += _large_epsilon(known)
     return found
 
@@ -77,103 +71,101 @@ def _is_iterative(row: Row) -> bool:
     return _is_own_start(row) and row.input not in (SINGLE_STEP, BLACK_BOX)
 
 
-def _single_step(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+class _Comparison(NamedTuple):
+    """Two kinds of attack, of which the weak must not beat the strong."""
+
+    name: str
+    is_weak: Callable[[Row], bool]
+    is_strong: Callable[[Row], bool]
+    meaning: str
+    points: float = POINTS
+
+
+def _is_single_step(row: Row) -> bool:
+    return _is_white_box(row) and row.input == SINGLE_STEP
+
+
+def _is_black_box(row: Row) -> bool:
+    return _is_white_box(row) and row.input == BLACK_BOX
+
+
+def _is_transferred(row: Row) -> bool:
+    return row.threat_model == "transfer" and row.input != WORST_CASE
+
+
+def _is_unknowing(row: Row) -> bool:
+    is_attack = row.threat_model == "oblivious" and row.input != WORST_CASE
+    return is_attack and row.purifier is not None
+
+
+_COMPARISONS = (
+    _Comparison(
         "single_step_beats_iterative",
-        rows,
-        lambda row: _is_white_box(row) and row.input == SINGLE_STEP,
+        _is_single_step,
         _is_iterative,
         "One step finds what many do not: the gradient misleads further "
         "attacks (masked gradients), or they have too few or too long steps. "
         "The white-box figures are too low.",
-    )
-
-
-def _black_box(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+    ),
+    _Comparison(
         "black_box_beats_white_box",
-        rows,
-        lambda row: _is_white_box(row) and row.input == BLACK_BOX,
+        _is_black_box,
         _is_iterative,
         "An attack that sees answers alone does better than those that see "
         "gradients: the gradients are masked. The white-box figures of "
         "gradient attacks are too low.",
-    )
-
-
-def _transfer(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+    ),
+    _Comparison(
         "transfer_beats_white_box",
-        rows,
-        lambda row: row.threat_model == "transfer" and row.input != WORST_CASE,
+        _is_transferred,
         _is_own_start,
         "Images made for another classifier fool this one more often than "
         "those made for it: the white-box attacks did not find what is there.",
-    )
-
-
-def _oblivious(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+    ),
+    _Comparison(
         "oblivious_beats_white_box",
-        rows,
-        lambda row: (
-            row.purifier is not None
-            and row.threat_model == "oblivious"
-            and row.input != WORST_CASE
-        ),
+        _is_unknowing,
         _is_own_start,
         "Who does not know the purifier does better than who does: the "
         "white-box attacks did not find what is there. The worst case counts "
         "both.",
-    )
-
-
-def _start(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+    ),
+    _Comparison(
         "one_start_beats_the_others",
-        rows,
         lambda row: row.start is not None,
         _is_own_start,
         "The search finds far more from this start than from its own: the "
         "loss has regions that steps do not leave. Restarts from random points "
         "alone would report too little.",
         POINTS_OF_A_START,
-    )
-
-
-def _noise(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    yield from _beaten(
+    ),
+    _Comparison(
         "noise_beats_single_step",
-        rows,
         lambda row: row.input == "sign_noise",
-        lambda row: _is_white_box(row) and row.input == SINGLE_STEP,
+        _is_single_step,
         "Random signs do better than those of the gradient: the gradient "
         "points nowhere.",
-    )
+    ),
+)
 
 
 def _beaten(
-    name: str,
-    rows: Sequence[Row],
-    is_weak: Callable[[Row], bool],
-    is_strong: Callable[[Row], bool],
-    meaning: str,
-    points: float = POINTS,
+    rows: Sequence[Row], comparison: _Comparison
 ) -> Iterator[SanityWarning]:
     """Where the best weak attack in a ball beats the best strong one."""
     for norm, epsilon in sorted({b for row in rows if (b := ball(row))}):
         here = [row for row in rows if ball(row) == (norm, epsilon)]
-        weak = _worst(row for row in here if is_weak(row))
-        strong = _worst(row for row in here if is_strong(row))
+        weak = _worst(row for row in here if comparison.is_weak(row))
+        strong = _worst(row for row in here if comparison.is_strong(row))
         if not weak or not strong:
             continue
-        chance = max(points, 100.0 * IMAGES / weak.count)
+        chance = max(comparison.points, 100.0 * IMAGES / weak.count)
         if _figure(weak) > _figure(strong) + chance:
             yield SanityWarning(
-                name,
+                comparison.name,
                 f"at epsilon {epsilon:.4g} ({norm}): {_describe(weak)} "
                 f"against {_describe(strong)}",
-                meaning,
+                comparison.meaning,
             )
 
 

@@ -62,9 +62,11 @@ def measure_worst_cases(
     if not balls:
         return []
     among = [
-        row
+        (row, metrics.outcomes(row))
         for row in metrics.rows
-        if _is_alike(row, rows[0]) and metrics.find(row) is not None
+        if row.is_beside(rows[0])
+        and row.input != NAME
+        and metrics.has_outcomes(row)
     ]
     combine = _union if has_fixed_answers else _largest
     return [
@@ -78,32 +80,23 @@ def measure_worst_cases(
     ]
 
 
-def _is_alike(row: Row, other: Row) -> bool:
-    """Whether both are of the same networks and images."""
-    same = ("classifier", "purifier", "dataset", "split", "count", "seed")
-    return row.input != NAME and all(
-        getattr(row, name) == getattr(other, name) for name in same
-    )
-
-
 def _measure(
-    rows: Sequence[Row],
+    among: Sequence[tuple[Row, Mapping[str, np.ndarray]]],
     threat: str,
     norm: str,
     epsilon: float,
     metrics: MetricsFile,
     combine: Callable[[list[np.ndarray]], np.ndarray],
 ) -> Row:
-    members = [row for row in rows if _may(row, threat)]
+    members = [each for each in among if _may(each[0], threat)]
     own = [
         row
-        for row in members
+        for row, _ in members
         if row.threat_model == threat and ball(row) == (norm, epsilon)
     ]
     remark = _remark(own)
     found: dict[str, list[np.ndarray]] = {"target": [], "purified": []}
-    for row in members:
-        outcomes = metrics.outcomes(row)
+    for row, outcomes in members:
         is_inside = _inside(row, outcomes, norm, epsilon)
         for who in found.keys() & outcomes.keys():
             found[who].append(outcomes[who] & is_inside)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from attacks.apgd import APGDCE, APGDT, LEAST_CLASSES_OF_DLR
 from attacks.balls import BallAttack
-from attacks.base import Attack, AttackResult, Inputs
+from attacks.base import Attack, AttackResult, Inputs, refuse_given
 from attacks.fab import FABT
 from attacks.square import Square
 
@@ -65,11 +65,7 @@ class AutoAttack(BallAttack):
     def _check(
         self, classifier, images, labels, targets, starts, indices
     ) -> Inputs:
-        if targets is not None:
-            raise ValueError(
-                "targets must be None, since auto_attack is untargeted, got "
-                f"{type(targets).__name__}"
-            )
+        refuse_given("auto_attack is untargeted", targets=targets)
         inputs = super()._check(
             classifier, images, labels, targets, starts, indices
         )

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from attacks.answers import has_nan, logits_of
 from attacks.balls import BallAttack, steepest
-from attacks.base import Inputs, per_image
+from attacks.base import Inputs, per_image, refuse_given
 from attacks.margin import exceeds_rounding, margin
 from attacks.search import SearchAttack, State, choose_rows, spoil
 from data.checks import check_positive_integer
@@ -89,11 +89,7 @@ class AutoPGD(BallAttack, SearchAttack):
     def _check(
         self, classifier, images, labels, targets, starts, indices
     ) -> Inputs:
-        if targets is not None:
-            raise ValueError(
-                f"targets must be None, since {self.name} is untargeted, got "
-                f"{type(targets).__name__}"
-            )
+        refuse_given(f"{self.name} is untargeted", targets=targets)
         inputs = super()._check(
             classifier, images, labels, targets, starts, indices
         )

@@ -391,6 +391,15 @@ def distances(
     return l0, tf.norm(change, axis=-1), tf.reduce_max(size, axis=-1)
 
 
+def refuse_given(why: str, **arguments: Any) -> None:
+    """Raises ValueError for an argument that an attack does not take."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} must be None, since {why}, got {type(value).__name__}"
+            )
+
+
 def _check_indices(indices: Any, count: int) -> tf.Tensor:
     if indices is None:
         return tf.range(count, dtype=tf.int64)

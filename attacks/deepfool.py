@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from attacks.answers import has_nan, logits_of
-from attacks.base import Inputs, per_image
+from attacks.base import Inputs, per_image, refuse_given
 from attacks.search import SearchAttack, State, choose_rows, spoil
 from data.checks import check_in_range, check_one_of, check_positive_integer
 
@@ -85,12 +85,11 @@ class DeepFool(SearchAttack):
     def _check(
         self, classifier, images, labels, targets, starts, indices
     ) -> Inputs:
-        for name, value in (("targets", targets), ("starts", starts)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} must be None, since DeepFool is untargeted and "
-                    f"begins at the images, got {type(value).__name__}"
-                )
+        refuse_given(
+            "DeepFool is untargeted and begins at the images",
+            targets=targets,
+            starts=starts,
+        )
         if classifier.num_classes < 2:
             raise ValueError(
                 "deepfool needs a classifier of at least 2 classes, got "

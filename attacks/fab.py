@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from attacks.answers import has_nan, logits_of
 from attacks.balls import NORMS, RUN_STRIDE
-from attacks.base import Inputs, per_image
+from attacks.base import Inputs, per_image, refuse_given
 from attacks.box_projection import l2_projection, linf_projection
 from attacks.margin import exceeds_rounding, margin
 from attacks.search import SearchAttack, State, choose_rows, spoil
@@ -106,12 +106,11 @@ class FABT(SearchAttack):
     def _check(
         self, classifier, images, labels, targets, starts, indices
     ) -> Inputs:
-        for name, value in (("targets", targets), ("starts", starts)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} must be None, since fab_t chooses its own targets "
-                    f"and begins at the images, got {type(value).__name__}"
-                )
+        refuse_given(
+            "fab_t chooses its own targets and begins at the images",
+            targets=targets,
+            starts=starts,
+        )
         if classifier.num_classes < 2:
             raise ValueError(
                 "fab_t needs a classifier of at least 2 classes, got "
