@@ -34,6 +34,7 @@ results: $(VENV)/.installed
 benchmark: $(VENV)/.installed-benchmark
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/craft_memory.py
+	$(BIN)/python benchmarks/serving.py
 
 # A stamp is newer than the two files that say what is installed; pip runs
 # again only when one of them changes.

@@ -48,14 +48,26 @@ setup(
     extras_require={
         # The checkers are pinned: a new rule must not fail an old commit.
         "test": [
+            "adversarial-robustness-toolbox>=1.20",
+            "ipykernel>=6.29",
             "mypy==2.4.1",
+            "nbclient>=0.10",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "setuptools>=77",
+            "tensorflow-serving-api>=2.18",
         ],
         "gpu": ["tensorflow[and-cuda]>=2.21"],
+        "art": ["adversarial-robustness-toolbox>=1.20"],
         "serving": ["tensorflow-serving-api>=2.18"],
-        "benchmark": ["adversarial-robustness-toolbox>=1.20", "torch>=2.4"],
+        "benchmark": [
+            "adversarial-robustness-toolbox>=1.20",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "tensorflow-serving-api>=2.18",
+            "tf2onnx>=1.16",
+            "torch>=2.4",
+        ],
     },
 )

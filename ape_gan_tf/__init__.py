@@ -18,16 +18,16 @@ _EXPORTS = {
     "Classifier": ("models", "Classifier"),
     "ClassifierConfig": ("ape_gan_tf.classifier_training", "ClassifierConfig"),
     "LoopSettings": ("ape_gan_tf.training_loop", "LoopSettings"),
-    "Purifier": ("models", "Purifier"),
+    "Purifier": ("ape_gan_tf.purifier", "Purifier"),
     "PurifierConfig": ("ape_gan_tf.purifier_training", "PurifierConfig"),
     "craft_set": ("ape_gan_tf.crafting", "craft"),
-    "export_purifier": ("ape_gan_tf.saved_model", "export"),
+    "export_purifier": ("ape_gan_tf.serving.saved_model", "export"),
     "get_attack": ("attacks", "get"),
     "load_dataset": ("data", "load"),
     "fit_classifier": ("ape_gan_tf.classifier_training", "train_classifier"),
     "fit_purifier": ("ape_gan_tf.purifier_training", "train_purifier"),
     "import_npy_pairs": ("data", "import_npy_pairs"),
-    "load_pretrained": ("ape_gan_tf.pretrained_models", "load_pretrained"),
+    "load_pretrained": ("ape_gan_tf.loading", "load_pretrained"),
 }
 
 __all__ = sorted(_EXPORTS)

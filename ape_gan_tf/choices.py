@@ -2,6 +2,7 @@
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
+WEIGHTS_DTYPES = ("float16", "float32")
 TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")
 APPLICATIONS = ("inception_v3", "mobilenet_v2", "resnet50")

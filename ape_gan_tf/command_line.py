@@ -45,6 +45,7 @@ def run(
     main: Callable[[flags.FlagValues], None],
     description: str | None,
     argv: Sequence[str] | None = None,
+    interrupted: str = INTERRUPTED_MESSAGE,
 ) -> int:
     """Parses the command line, runs `main`, returns the exit code.
 
@@ -53,6 +54,7 @@ def run(
         main: The command; gets the parsed flags.
         description: Its help text.
         argv: The command line; None is this process's.
+        interrupted: What Ctrl-C is answered with.
 
     Returns:
         0; 1 for an error, 2 for a wrong command line, 130 for Ctrl-C.
@@ -73,11 +75,11 @@ def run(
         except UsageError as error:
             return _fail(name, error, USAGE_ERROR)
         except KeyboardInterrupt:
-            return _fail(name, INTERRUPTED_MESSAGE, INTERRUPTED)
+            return _fail(name, interrupted, INTERRUPTED)
         except Exception as error:
             # TensorFlow may have made another error of Ctrl-C.
             if interrupts.is_pending():
-                return _fail(name, INTERRUPTED_MESSAGE, INTERRUPTED)
+                return _fail(name, interrupted, INTERRUPTED)
             if not _is_expected(error):
                 raise
             if values["debug"].value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -167,7 +166,7 @@ def load_classifier(
     name the classifier.
     """
     import models
-    from ape_gan_tf.pretrained_models import load_pretrained
+    from ape_gan_tf.pretrained_models import load_network
 
     name: str = getattr(values, flag)
     settings: dict[str, Any] = {
@@ -179,7 +178,7 @@ def load_classifier(
     if not _is_pretrained("classifier", name, zoo, flag):
         return models.Classifier.load(name, **settings)
     # Read like a stranger's, so that it too can be resized.
-    model = load_pretrained(name).keras_model
+    _, model = load_network(name)
     return models.Classifier.from_keras(model, **settings)
 
 
@@ -193,17 +192,10 @@ def _is_pretrained(
     """
     from ape_gan_tf import pretrained_models
 
-    if Path(name).exists():
-        return False
-    if pretrained_models.is_pretrained(kind, name):
-        return True
-    known = pretrained_models.names(kind)
-    raise UsageError(
-        f"--{flag or kind} must be "
-        f"{', '.join(zoo) + ' or ' if zoo else ''}the path "
-        f"of a model, or a pretrained {kind} ({', '.join(known)}), but there "
-        f"is nothing at {name}"
-    )
+    try:
+        return pretrained_models.is_name(kind, name, f"--{flag or kind}", zoo)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
 
 
 def _value_range(words: list[str]) -> tuple[float, float]:
@@ -233,10 +225,10 @@ def define_purifier_flag(values: flags.FlagValues) -> None:
 
 def load_purifier(values: flags.FlagValues) -> models.Purifier:
     """The purifier of `--purifier`."""
-    from ape_gan_tf import pretrained_models
+    from ape_gan_tf.purifier import Purifier
 
     _is_pretrained("purifier", values.purifier)  # Or else there is a path.
-    return pretrained_models.load_purifier(values.purifier)
+    return Purifier.load(values.purifier)
 
 
 def define_computation_flags(values: flags.FlagValues) -> None:

@@ -10,12 +10,10 @@ from typing import Any, cast
 
 import models
 from ape_gan_tf.classifier_training import train_classifier
+from ape_gan_tf.loading import load_pretrained
 from ape_gan_tf.paper import HARDENED, SETTINGS
-from ape_gan_tf.pretrained_models import (
-    is_pretrained,
-    load_pretrained,
-    load_purifier,
-)
+from ape_gan_tf.pretrained_models import is_pretrained
+from ape_gan_tf.purifier import Purifier
 from ape_gan_tf.recipes import Recipes
 from ape_gan_tf.stages import MissingDataError, Stage
 
@@ -70,7 +68,7 @@ class Networks:
     @functools.cached_property
     def purifier(self) -> models.Purifier:
         own = self._workdir / "purifier" / "purifier.keras"
-        return load_purifier(self._given_purifier or str(own))
+        return Purifier.load(self._given_purifier or str(own))
 
     def classifier(self, name: str) -> models.Classifier:
         """A classifier of the paper, or what stands for it."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import keras
 
 import models
 from ape_gan_tf import weights_file
+from ape_gan_tf.choices import WEIGHTS_DTYPES
 from ape_gan_tf.optimizers import precision_scope
 from data.checks import check_one_of
 from data.files import read_json
@@ -88,9 +89,7 @@ def read_record(path: Path) -> Record:
     except TypeError as error:
         raise ValueError(f"{path} does not fit: {error}") from error
     check_one_of(record.kind, KINDS, f"{path}: kind")
-    check_one_of(
-        record.weights_dtype, weights_file.DTYPES, f"{path}: weights_dtype"
-    )
+    check_one_of(record.weights_dtype, WEIGHTS_DTYPES, f"{path}: weights_dtype")
     return record
 
 
@@ -109,22 +108,38 @@ def is_pretrained(kind: str, name: str) -> bool:
     return not Path(name).exists() and name in names(kind)
 
 
-def load_pretrained(
-    name: str, *, folder: Path = FOLDER
-) -> models.Classifier | models.Purifier:
-    """Loads a trained network that comes with the package.
+def is_name(
+    kind: str, given: str, argument: str, others: Sequence[str] = ()
+) -> bool:
+    """Whether `given` is a pretrained name rather than a path that exists.
 
     Args:
-        name: Such as "target_c" or "ape_gan_m"; each has a model card,
-            `pretrained/NAME.md`.
-        folder: Where the files are; for a release of one's own.
-
-    Returns:
-        The classifier or the purifier, in float32, with its `keras_model`.
+        kind: One of `KINDS`.
+        given: The name or the path.
+        argument: What it was given as, for the message.
+        others: What else it may have been, for the message.
 
     Raises:
-        ValueError: The name is unknown (the message lists those known), or
-            a file is damaged.
+        FileNotFoundError: It is neither; the message lists the names.
+    """
+    if Path(given).exists():
+        return False
+    if is_pretrained(kind, given):
+        return True
+    choices = f"{', '.join(others)} or " if others else ""
+    raise FileNotFoundError(
+        f"{argument} must be {choices}the path of a model, or a pretrained "
+        f"{kind} ({', '.join(names(kind))}), but there is nothing at {given}"
+    )
+
+
+def load_network(
+    name: str, *, folder: Path = FOLDER
+) -> tuple[str, keras.Model]:
+    """The kind and the Keras model of what `load_pretrained` loads.
+
+    Raises:
+        ValueError: The name is unknown, or a file is damaged.
     """
     check_one_of(name, names(folder=folder), "name")
     path = folder / f"{name}.json"
@@ -139,14 +154,7 @@ def load_pretrained(
         dtype=record.weights_dtype,
         sha256=record.sha256,
     )
-    return wrap(record.kind, model)
-
-
-def load_purifier(name: str) -> models.Purifier:
-    """Loads a purifier by its path, or by its pretrained name."""
-    if not is_pretrained("purifier", name):
-        return models.Purifier.load(name)
-    return cast(models.Purifier, load_pretrained(name))
+    return record.kind, model
 
 
 def network_arguments(kind: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -171,10 +179,3 @@ def build(kind: str, network: dict[str, Any], name: str) -> keras.Model:
     with precision_scope("float32"):
         model = _BUILDERS[kind](**{**network, "image_shape": shape})
     return keras.Model(model.input, model.output, name=name)
-
-
-def wrap(kind: str, model: keras.Model) -> models.Classifier | models.Purifier:
-    """The model as what it is."""
-    if kind == "classifier":
-        return models.Classifier.from_keras(model)
-    return models.Purifier.from_keras(model)

@@ -14,7 +14,7 @@ import numpy as np
 
 import attacks
 import models
-from ape_gan_tf import pretrained_models, report, weights_file
+from ape_gan_tf import loading, pretrained_models, report, weights_file
 from ape_gan_tf.evaluation import BenignInput, Clean, Subject, evaluate
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.model_card import card
@@ -180,7 +180,7 @@ def _rounded(
     _check_same_layers(model, trained)
     rounded = [weight.astype(dtype) for weight in trained.get_weights()]
     model.set_weights([weight.astype("float32") for weight in rounded])
-    copy: Any = pretrained_models.wrap(kind, model)
+    copy: Any = loading.wrap(kind, model)
     if kind == "classifier":
         return dataclasses.replace(subject, classifier=copy)
     return dataclasses.replace(subject, purifier=copy)

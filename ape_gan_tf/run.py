@@ -12,12 +12,12 @@ from pathlib import Path
 import attacks
 import data
 import models
-from ape_gan_tf import saved_model
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
+from ape_gan_tf.serving import saved_model
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
 from ape_gan_tf.workdir import refuse_orphans

@@ -12,8 +12,6 @@ import numpy as np
 
 from data.files import written_whole
 
-DTYPES = ("float16", "float32")
-
 
 def save(path: Path, model: keras.Model, dtype: str) -> str:
     """Writes the weights under their Keras paths.
@@ -23,7 +21,7 @@ def save(path: Path, model: keras.Model, dtype: str) -> str:
     Args:
         path: An .npz file, replaced if it is there.
         model: Its weights are written.
-        dtype: One of `DTYPES`; a value is rounded to the nearest.
+        dtype: "float16" or "float32"; a value is rounded to the nearest.
 
     Returns:
         The file's sha256, in hexadecimal.

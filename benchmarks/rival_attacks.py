@@ -116,19 +116,15 @@ def _art(
 ) -> Rival:
     try:
         from art.attacks import evasion
-        from art.estimators.classification import TensorFlowV2Classifier
+
+        from ape_gan_tf.integrations.art import estimator
     except ModuleNotFoundError as error:
         raise MissingLibraryError(
             "ART is not installed; pip install adversarial-robustness-toolbox"
         ) from error
-    wrapped = TensorFlowV2Classifier(
-        model=_compiled(classifier),
-        nb_classes=classifier.num_classes,
-        input_shape=classifier.image_shape,
-        loss_object=tf.keras.losses.CategoricalCrossentropy(from_logits=True),
-        clip_values=(0.0, 1.0),
+    attack = getattr(evasion, name)(
+        estimator(classifier), verbose=False, **params
     )
-    attack = getattr(evasion, name)(wrapped, verbose=False, **params)
 
     def run(
         images: np.ndarray, labels: np.ndarray, targets: np.ndarray

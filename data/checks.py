@@ -150,6 +150,24 @@ def check_in_range(
     return float(value)
 
 
+def check_value_range(value: Any, argument: str) -> tuple[float, float]:
+    """Returns the lowest and the highest value that pixels may have.
+
+    Raises:
+        ValueError: if it is not two finite numbers, the smaller one first.
+    """
+    message = f"{argument} must be (lowest, highest), got {value!r}"
+    if isinstance(value, str):  # Whose characters may be numbers.
+        raise ValueError(message)
+    try:
+        low, high = (float(number) for number in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(message) from error
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(message)
+    return low, high
+
+
 def _as_tensor(value: Any, argument: str) -> tf.Tensor:
     if tf.is_tensor(value):
         return tf.convert_to_tensor(value)

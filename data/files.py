@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -30,19 +30,20 @@ def written_whole(
         The temporary path, beside `path`.
 
     Raises:
-        FileExistsError: There is something, and `overwrite` is false.
+        FileExistsError: There is something, before or after the block, and
+            `overwrite` is false.
     """
     path = Path(path)
-    if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(
-            f"{path} exists; pass overwrite=True to replace it"
-        )
+    if not overwrite:
+        _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     remove(temporary)
     try:
         yield temporary
         _sync_tree(temporary)
+        if not overwrite:
+            _refuse_existing(path)
         _replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -53,7 +54,8 @@ def written_whole(
 def exclusive(path: Path) -> Iterator[None]:
     """Holds a lock file, so that two runs do not write to one place.
 
-    The lock goes with the process, however that ends; the file stays.
+    The lock goes with the process, however that ends. The file goes at the end
+    of the block; one that a killed run has left is no lock.
 
     Args:
         path: The lock file.
@@ -62,15 +64,35 @@ def exclusive(path: Path) -> Iterator[None]:
         RuntimeError: Another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with _locked(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str]:
+    while True:
+        file = path.open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.close()
             raise RuntimeError(
                 f"another run is writing to {path.parent}: wait for it, or "
                 "choose another place"
             ) from error
-        yield
+        # Between opening and locking, its holder may have removed the file.
+        if _is_at(file, path):
+            return file
+        file.close()
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,6 +124,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"{path} exists; pass overwrite=True to replace it"
+        )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -1,6 +1,5 @@
 """Classifiers: any callable from images to logits."""
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from data import checks, files
 from models import (
     adapters,
     fingerprint,
+    first_rescaling,
     network,
     purifier,
     saved_model,
@@ -224,11 +224,14 @@ class Classifier(network.ImageNetwork):
                 f"classifier {self.name} is a function: only one from a "
                 "Keras model or a SavedModel can be saved"
             )
+        endpoint = saved_model.Endpoint(
+            lambda images: {"logits": self(images)},
+            saved_model.images_spec(self.image_shape),
+        )
         with files.written_whole(directory, overwrite=overwrite) as partial:
             saved_model.save(
                 partial,
-                {"logits": lambda images: {"logits": self(images)}},
-                self.image_shape,
+                {"logits": endpoint},
                 identity=source.identity,
                 name=self.name,
                 trackables=self.trackables,
@@ -239,7 +242,9 @@ class Classifier(network.ImageNetwork):
 
 def _adapted(source, output, value_range, image_shape, resize):
     """Puts the layers around a model that make it a classifier."""
-    value_range = _check_value_range(value_range)
+    value_range = checks.check_value_range(value_range, "value_range")
+    if source.keras_model is not None:
+        first_rescaling.check_value_range(source.keras_model, value_range)
     outer, size = _fit(source, image_shape, resize)
     adapted = adapters.Adapters(value_range, size).apply(source, outer)
     outputs = _probe(adapted)
@@ -322,20 +327,6 @@ def _returns_probabilities(name, outputs, output):
             "output='logits' (on the command line classifier_output=logits)"
         )
     return output == "probabilities"
-
-
-def _check_value_range(value_range):
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"value_range must be (lowest, highest), got {value_range!r}"
-        ) from error
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(
-            f"value_range must be (lowest, highest), got {value_range!r}"
-        )
-    return low, high
 
 
 def _behind(base, defence):

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -12,6 +12,23 @@ from models import fingerprint, network
 
 # TF Serving leaves what lies in assets.extra/ alone.
 DETAILS_FILE = os.path.join("assets.extra", "ape_gan_tf.json")
+
+
+class Endpoint(NamedTuple):
+    """A signature to be.
+
+    Attributes:
+        function: Of one batch, which has the spec.
+        spec: Its shape, with a free batch size, its dtype and its name.
+    """
+
+    function: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    spec: tf.TensorSpec
+
+
+def images_spec(image_shape: Sequence[int]) -> tf.TensorSpec:
+    """Of a batch of images: float32, called `images`."""
+    return tf.TensorSpec((None, *image_shape), tf.float32, name="images")
 
 
 def load(
@@ -85,8 +102,7 @@ def load(
 
 def save(
     directory: str | os.PathLike[str],
-    endpoints: Mapping[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]],
-    image_shape: Sequence[int],
+    endpoints: Mapping[str, Endpoint],
     *,
     identity: str,
     name: str,
@@ -96,20 +112,21 @@ def save(
 
     Args:
         directory: Where to write; `data.files.written_whole` gives one.
-        endpoints: Functions of a batch of images by name. The first one is
-            the signature "serving_default" too, unless there is one.
-        image_shape: Height, width and channels; the batch size is free.
+        endpoints: By name. The first one is the signature
+            "serving_default" too.
         identity: The network's `identity`, so that the SavedModel has the
             fingerprint of the network that it was made from.
         name: The network's name.
-        trackables: Keras models and loaded SavedModels whose variables the
-            endpoints use.
+        trackables: Whatever owns the variables and tables that the endpoints
+            use: Keras models, loaded SavedModels, modules.
     """
     archive = keras.export.ExportArchive()
     for trackable in trackables:
-        archive.track(trackable)
-    spec = tf.TensorSpec((None, *image_shape), tf.float32, name="images")
-    for endpoint, function in endpoints.items():
+        # The archive finds a Keras model's variables by itself, and would
+        # write those that it is told of once more.
+        if not isinstance(trackable, keras.layers.Layer):
+            archive.track(trackable)
+    for endpoint, (function, spec) in endpoints.items():
         archive.add_endpoint(endpoint, function, input_signature=[spec])
     archive.write_out(os.fspath(directory), verbose=False)
     write_details(directory, identity=identity, name=name)

@@ -69,7 +69,12 @@ def variables_in(folder):
 
 
 def names_in(folder):
-    return {path.name for path in folder.iterdir()}
+    """Without TensorFlow's own half-written files, which a kill can leave."""
+    return {
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith("checkpoint.tmp")
+    }
 
 
 class Killed(NamedTuple):

@@ -16,12 +16,12 @@ import ape_gan_tf
 import data
 import models
 from ape_gan_tf import command_line
+from ape_gan_tf.loading import load_pretrained
 from ape_gan_tf.metrics import MetricsFile, Row
 from ape_gan_tf.model_card import card
 from ape_gan_tf.optimizers import precision_scope
 from ape_gan_tf.pretrained_models import (
     FOLDER,
-    load_pretrained,
     names,
     read_record,
 )
@@ -86,7 +86,7 @@ def test_a_shipped_file_is_small_and_holds_no_code(name):
 def test_a_shipped_network_is_an_ordinary_one(name):
     network = ape_gan_tf.load_pretrained(name)
     record = read_record(FOLDER / f"{name}.json")
-    kinds = {"classifier": models.Classifier, "purifier": models.Purifier}
+    kinds = {"classifier": models.Classifier, "purifier": ape_gan_tf.Purifier}
     assert type(network) is kinds[record.kind]
     assert network.name == name
     assert {w.dtype for w in network.keras_model.weights} == {"float32"}
@@ -470,3 +470,9 @@ def test_what_is_neither_path_nor_name_lists_the_names(
     assert shown.startswith(f"{name}: --{kind} must be ")
     assert "A, B, C, D" in shown or name != "train"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_purifier_is_the_packages_own():
+    purifier = load_pretrained("ape_gan_m")
+    assert isinstance(purifier, ape_gan_tf.Purifier)
+    assert type(ape_gan_tf.Purifier.load("ape_gan_m")) is type(purifier)

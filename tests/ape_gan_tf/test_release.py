@@ -11,8 +11,9 @@ import data
 import models
 from ape_gan_tf import report
 from ape_gan_tf.evaluation import Subject
+from ape_gan_tf.loading import load_pretrained
 from ape_gan_tf.metrics import Row
-from ape_gan_tf.pretrained_models import load_pretrained, names, read_record
+from ape_gan_tf.pretrained_models import names, read_record
 from ape_gan_tf.releasing import Release, release
 from data.splits import array_splits
 

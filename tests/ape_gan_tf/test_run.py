@@ -30,7 +30,6 @@ def test_the_workdir_has_the_published_layout(tiny_run):
         return {x.name for x in tiny_run.workdir.joinpath(*folder).iterdir()}
 
     assert names() == {
-        ".lock",
         "flags.txt",
         "classifier",
         "classifier_checkpoints",

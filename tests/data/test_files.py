@@ -85,6 +85,18 @@ def test_what_is_there_is_kept_where_it_shall_be(tmp_path, write):
 
 
 @WRITERS
+def test_what_appears_meanwhile_is_kept_where_it_shall_be(tmp_path, write):
+    with (
+        pytest.raises(FileExistsError, match="x exists"),
+        files.written_whole(tmp_path / "x", overwrite=False) as path,
+    ):
+        write(path, "new")
+        write(tmp_path / "x", "another's")
+    assert text_of(tmp_path / "x") == "another's"
+    assert names(tmp_path) == ["x"]
+
+
+@WRITERS
 def test_the_remains_of_a_kill_are_written_over(tmp_path, write):
     with files.written_whole(tmp_path / "x") as path:
         remains = path
@@ -128,6 +140,7 @@ def test_a_broken_json_file_is_named(tmp_path):
 def test_two_runs_do_not_write_to_one_place(tmp_path):
     lock = tmp_path / "run" / ".lock"
     with files.exclusive(lock):
+        assert lock.exists()
         with (
             pytest.raises(
                 RuntimeError, match=r"another run is writing to .*run"
@@ -135,5 +148,29 @@ def test_two_runs_do_not_write_to_one_place(tmp_path):
             files.exclusive(lock),
         ):
             pass
+        assert lock.exists()
+    assert not lock.exists()
+    lock.touch()  # Left by a killed run.
     with files.exclusive(lock):
         pass
+    assert not lock.exists()
+
+
+def test_a_lock_file_that_its_holder_removes_is_made_again(
+    tmp_path, monkeypatch
+):
+    """Another run opened the file, its holder removes it, then it is locked."""
+    lock = tmp_path / ".lock"
+    flock, calls = files.fcntl.flock, []
+
+    def removed_before_the_first(file, operation):
+        if not calls:
+            lock.unlink()
+        calls.append(operation)
+        flock(file, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", removed_before_the_first)
+    with files.exclusive(lock):
+        assert len(calls) == 2 and lock.exists()
+        with pytest.raises(RuntimeError), files.exclusive(lock):
+            pass

@@ -38,11 +38,14 @@ def export(path, purifier, classes=None):
             return {**purify(images), "logits": logits}
 
         endpoints["classify"] = classify
+    spec = saved_model.images_spec(purifier.image_shape)
     with files.written_whole(path) as partial:
         saved_model.save(
             partial,
-            endpoints,
-            purifier.image_shape,
+            {
+                name: saved_model.Endpoint(function, spec)
+                for name, function in endpoints.items()
+            },
             identity=purifier.identity,
             name=purifier.name,
             trackables=purifier.trackables,

@@ -1,0 +1,1 @@
+"""What other libraries of attacks and defences need of a purifier."""

@@ -1,0 +1,1 @@
+"""The purifier on a server: a SavedModel that answers by itself."""
