@@ -115,23 +115,29 @@ class Plain:
         params = self.params
         origin = np.arctanh(0.999999 * (2 * self.image - 1))
         reference = 0.5 * np.tanh(origin) + 0.5
+        start = origin
         constant, lower, upper = params["initial_const"], 0.0, 1e10
         interval = max(1, params["max_iterations"] // 10)
         for search in range(params["binary_search_steps"]):
             if search == params["binary_search_steps"] - 1 and search >= 9:
                 constant = upper
-            w, m, v = origin, 0.0, 0.0
+            w, m, v = start, 0.0, 0.0
             is_found, previous = False, np.inf
             for step in range(params["max_iterations"]):
                 yield w, constant, lower, upper, self.best
+                before = self.best
                 loss, is_success, gradient = self.evaluate(
                     w, constant, reference
                 )
+                if params["warm_start"]:
+                    is_success = self.best < before
+                    start = w if is_success else start
                 is_found |= is_success
                 if step % interval == 0:
                     if loss > 0.9999 * previous:
                         break
-                    previous = loss
+                    is_warm = params["warm_start"] and self.best < np.inf
+                    previous = np.inf if is_warm and step == 0 else loss
                 m = 0.9 * m + 0.1 * gradient
                 v = 0.999 * v + 0.001 * gradient**2
                 rate = np.sqrt(1 - 0.999 ** (step + 1)) / (
@@ -148,11 +154,23 @@ class Plain:
 @pytest.mark.parametrize(
     "params",
     [
-        {"binary_search_steps": 6, "max_iterations": 30},
+        {
+            "binary_search_steps": 6,
+            "max_iterations": 30,
+            "warm_start": False,
+        },
+        {"binary_search_steps": 6, "max_iterations": 30, "warm_start": True},
         {
             "binary_search_steps": 10,
             "max_iterations": 9,
             "learning_rate": 0.2,
+            "warm_start": False,
+        },
+        {
+            "binary_search_steps": 10,
+            "max_iterations": 9,
+            "learning_rate": 0.2,
+            "warm_start": True,
         },
     ],
 )
@@ -236,6 +254,19 @@ def test_a_run_without_progress_is_aborted_for_its_own_image_only(
     patient = CWL2(max_iterations=50, binary_search_steps=3, abort_early=False)
     result = patient(classifier, images, labels)
     np.testing.assert_array_equal(result.gradient_evaluations, 3 * 50)
+
+
+def test_a_warm_start_comes_as_near_with_fewer_gradients(linear, classifier):
+    images = near_grey()
+    labels = linear.logits(images).argmax(-1)
+    cold, warm = (
+        CWL2(**{**SEARCH, "warm_start": is_warm})(classifier, images, labels)
+        for is_warm in (False, True)
+    )
+    assert warm.success.numpy().all() and cold.success.numpy().all()
+    assert warm.l2.numpy().mean() <= 1.01 * cold.l2.numpy().mean()
+    gradients = [x.gradient_evaluations.numpy().mean() for x in (warm, cold)]
+    assert gradients[0] < 0.75 * gradients[1]
 
 
 def test_more_distance_buys_more_margin(linear, classifier):
