@@ -410,12 +410,11 @@ def test_a_version_that_no_server_reads_is_refused(purifier, tmp_path):
 
 
 def test_two_exports_to_one_folder_do_not_meet(purifier, tmp_path):
-    with (
-        exclusive(tmp_path / ".lock"),
-        pytest.raises(RuntimeError, match="another run is writing to"),
-    ):
-        saved_model.export(purifier, tmp_path, version=None)
-    assert [x.name for x in tmp_path.iterdir()] == [".lock"]
+    with exclusive(tmp_path / ".lock"):
+        with pytest.raises(RuntimeError, match="another run is writing to"):
+            saved_model.export(purifier, tmp_path, version=None)
+        assert [x.name for x in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 # The command
