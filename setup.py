@@ -54,6 +54,7 @@ setup(
             "nbclient>=0.10",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
+            "pyyaml>=6.0",
             "ruff==0.17.6",
             "setuptools>=77",
             "tensorflow-serving-api>=2.18",

@@ -54,6 +54,13 @@ def define_dataset_flags(
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "image_channels",
+        "3",
+        ["1", "3"],
+        "What image_folder makes of its files: 1 grey, 3 colour.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "validation_count",
         None,
@@ -111,6 +118,7 @@ def load_dataset(values: flags.FlagValues) -> data.Dataset:
         data_dir=values.data_dir,
         image_dir=values.image_dir,
         image_size=values.image_size,
+        image_channels=int(values.image_channels),
         validation_count=values.validation_count,
     )
 

@@ -15,10 +15,9 @@ from PIL import Image
 
 import data
 from ape_gan_tf.npy_stream import NpyStream
-from data.image_folder import read_image, refuse_deep_pixels
+from data.image_folder import PILLOW_MODES, read_image, refuse_deep_pixels
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
-PILLOW_MODES = {1: "L", 3: "RGB"}  # Of so many channels.
 STDIN = "-"
 # Of zipfile: damaged (OSError: a place before the file's start), encrypted,
 # or of a version or method that Python lacks.
@@ -219,9 +218,7 @@ def _of_files(
 
 def _read_resized(path: Path, image_shape: ImageShape) -> np.ndarray:
     with _too_many_pixels_named(path):
-        pixels = read_image(str(path), image_shape[0])
-    picture = Image.fromarray(pixels).convert(PILLOW_MODES[image_shape[2]])
-    return np.asarray(picture).reshape(image_shape)
+        return read_image(str(path), image_shape[0], image_shape[2])
 
 
 def _read_as_it_is(path: Path, image_shape: ImageShape) -> np.ndarray:

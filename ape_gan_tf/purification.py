@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 import models
-from ape_gan_tf.image_sources import PILLOW_MODES, Images
+from ape_gan_tf.image_sources import Images
 from ape_gan_tf.progress import Progress
 from data.files import remove, write_text, written_whole
+from data.image_folder import PILLOW_MODES
 
 
 def write_npy(

@@ -24,6 +24,7 @@ BETWEEN = "batch normalisation and activations"
 OTHER = "other operations"
 OUTSIDE = "outside the operations"
 TOTAL = "a call"
+_REST = (BETWEEN, OTHER, OUTSIDE, TOTAL)
 
 _WARM_UP_CALLS = 3
 _BETWEEN_LAYERS = ("batch_norm", "relu", "sigmoid", "tanh")
@@ -121,13 +122,18 @@ def by_part(
     total = 1e3 * seconds
     # Operations may run beside each other: then nothing is outside.
     outside = max(total - sum(parts.values()), 0.0)
-    ordered = {name: parts[name] for name in sorted(parts, key=_place)}
-    return {**ordered, OUTSIDE: outside, TOTAL: total}
+    parts = {**parts, OUTSIDE: outside, TOTAL: total}
+    return {name: parts[name] for name in in_order(parts)}
 
 
-def _place(part: str) -> tuple[bool, bool, str]:
-    """Layers in the order of the network, then the rest."""
-    return part in (BETWEEN, OTHER), not part.startswith("encoder"), part
+def in_order(parts: Iterable[str]) -> list[str]:
+    """Each once: layers in the order of the network, then the rest."""
+    return sorted(set(parts), key=_place)
+
+
+def _place(part: str) -> tuple[int, bool, str]:
+    rest = _REST.index(part) + 1 if part in _REST else 0
+    return rest, not part.startswith("encoder"), part
 
 
 def part_of(name: str, kind: str) -> str:

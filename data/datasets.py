@@ -20,6 +20,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     image_dir: str | os.PathLike | None = None,
     image_size: int = 256,
+    image_channels: int = 3,
     validation_count: int | None = None,
 ) -> Dataset:
     """Loads a dataset.
@@ -31,6 +32,8 @@ def load(
         image_dir: for `image_folder`: the folder of train/ and val/, else
             `imagenet` in `data_dir`.
         image_size: for `image_folder`: side of the square images.
+        image_channels: for `image_folder`: 1 for grey images, 3 for coloured
+            ones.
         validation_count: how many of the published training images to hold
             out as the validation split; 0 for none.
 
@@ -46,4 +49,6 @@ def load(
         return load_mnist(data_dir, validation_count)
     if name == "cifar10":
         return load_cifar10(data_dir, validation_count)
-    return load_image_folder(data_dir, image_dir, image_size, validation_count)
+    return load_image_folder(
+        data_dir, image_dir, image_size, image_channels, validation_count
+    )

@@ -25,6 +25,7 @@ from data.dataset import Dataset
 from data.randomness import permutation
 from data.splits import Split, check_validation_count
 
+PILLOW_MODES = {1: "L", 3: "RGB"}  # Of so many channels.
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 # Pillow cuts the high values of these off when it makes RGB of them.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -38,15 +39,20 @@ class FileSplit:
         paths: string `[N]`.
         labels: int64 `[N]`.
         image_size: side of the square that an image is cropped to.
+        image_channels: 1, grey, or 3, red, green and blue.
     """
 
     paths: tf.Tensor
     labels: tf.Tensor
     image_size: int
+    image_channels: int
 
     @classmethod
     def from_files(
-        cls, files: list[tuple[str, int]], image_size: int
+        cls,
+        files: list[tuple[str, int]],
+        image_size: int,
+        image_channels: int,
     ) -> FileSplit:
         """Takes (path, label) pairs."""
         with tf.device("CPU:0"):
@@ -54,6 +60,7 @@ class FileSplit:
                 tf.constant([path for path, _ in files], tf.string),
                 tf.constant([label for _, label in files], tf.int64),
                 image_size,
+                image_channels,
             )
 
     @property
@@ -63,14 +70,15 @@ class FileSplit:
     def load(
         self, positions: tf.data.Dataset, batch_size: int
     ) -> tf.data.Dataset:
-        shape = (self.image_size, self.image_size, 3)
+        shape = (self.image_size, self.image_size, self.image_channels)
+
+        def decode(path: bytes) -> np.ndarray:
+            return read_image(
+                path.decode(), self.image_size, self.image_channels
+            )
 
         def read(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            pixels = tf.numpy_function(
-                lambda path: read_image(path.decode(), self.image_size),
-                [self.paths[index]],
-                tf.uint8,
-            )
+            pixels = tf.numpy_function(decode, [self.paths[index]], tf.uint8)
             return {
                 "images": tf.ensure_shape(pixels, shape),
                 "labels": self.labels[index],
@@ -92,15 +100,18 @@ class FileSplit:
         return batches.map(scale, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def read_image(path: str, image_size: int) -> np.ndarray:
+def read_image(
+    path: str, image_size: int, image_channels: int = 3
+) -> np.ndarray:
     """Reads an image, short side scaled to `image_size`, the centre cut out.
 
     Args:
         path: a JPEG or PNG file, grey, RGB, CMYK or with a palette.
         image_size: side of the result.
+        image_channels: 1, to which colours become luminance, or 3.
 
     Returns:
-        uint8 `[image_size, image_size, 3]`.
+        uint8 `[image_size, image_size, image_channels]`.
 
     Raises:
         ValueError: naming the file, if it cannot be decoded.
@@ -108,13 +119,14 @@ def read_image(path: str, image_size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             refuse_deep_pixels(image)
-            pixels = image.convert("RGB")
+            pixels = image.convert(PILLOW_MODES[image_channels])
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{path} must be a JPEG or PNG image, "
             f"but it cannot be decoded: {error}"
         ) from error
-    return np.asarray(_square(pixels, image_size))
+    square = np.asarray(_square(pixels, image_size))
+    return square.reshape(image_size, image_size, image_channels)
 
 
 def refuse_deep_pixels(image: Image.Image) -> None:
@@ -127,6 +139,7 @@ def load_image_folder(
     data_dir: str | os.PathLike | None = None,
     image_dir: str | os.PathLike | None = None,
     image_size: int = 256,
+    image_channels: int = 3,
     validation_count: int | None = None,
 ) -> Dataset:
     """Lists the images of a folder in the ImageNet layout.
@@ -136,6 +149,8 @@ def load_image_folder(
         image_dir: folder of `train/` and `val/`; default `imagenet` in
             `data_dir`, or in the environment's APE_GAN_TF_DATA.
         image_size: side of the square images.
+        image_channels: 1 for grey images, 3 for coloured ones, whatever the
+            files are.
         validation_count: how many of the training images to hold out; default
             a tenth.
 
@@ -146,9 +161,13 @@ def load_image_folder(
     Raises:
         FileNotFoundError: if a folder is not there or holds no images.
         ValueError: if train and val differ in their classes, or
-            `validation_count` leaves nothing to train on.
+            `validation_count` leaves nothing to train on, or the channels are
+            neither 1 nor 3.
     """
     check_positive_integer(image_size, "image_size")
+    if image_channels not in PILLOW_MODES:
+        raise ValueError(f"image_channels must be 1 or 3, got {image_channels}")
+    shape = (image_size, image_size, image_channels)
     folder = _find_image_dir(data_dir, image_dir)
     class_names = _matching_classes(folder)
     train = _list_images(folder / "train", class_names)
@@ -158,12 +177,12 @@ def load_image_folder(
     )
     parts = {**_hold_out(train, held_out), "test": test}
     splits: dict[str, Split] = {
-        name: FileSplit.from_files(files, image_size)
+        name: FileSplit.from_files(files, image_size, image_channels)
         for name, files in parts.items()
     }
     return Dataset(
-        name=f"image_folder-{_digest(parts, folder, image_size)}",
-        image_shape=(image_size, image_size, 3),
+        name=f"image_folder-{_digest(parts, folder, shape)}",
+        image_shape=shape,
         class_names=class_names,
         splits=splits,
     )
@@ -172,13 +191,16 @@ def load_image_folder(
 def _digest(
     parts: dict[str, list[tuple[str, int]]],
     folder: pathlib.Path,
-    image_size: int,
+    image_shape: tuple[int, int, int],
 ) -> str:
     """Tells one folder's dataset from another's, in results and stored sets.
 
     It depends on the files' names and splits, not on where the folder is.
     """
-    digest = hashlib.sha256(str(image_size).encode())
+    size, _, channels = image_shape
+    # Colour came first, and its results are kept under names without it.
+    described = str(size) if channels == 3 else f"{size} {channels}"
+    digest = hashlib.sha256(described.encode())
     for part, files in sorted(parts.items()):
         for path, label in files:
             name = os.path.relpath(path, folder)

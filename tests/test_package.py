@@ -121,5 +121,13 @@ def test_the_wheel_holds_every_pretrained_file(wheel_names):
     assert packed == shipped
 
 
+def test_the_wheel_holds_every_template(wheel_names):
+    folder = "ape_gan_tf/templates"
+    shipped = {f"{folder}/{p.name}" for p in ROOT.glob(f"{folder}/*.html")}
+    packed = {name for name in wheel_names if name.startswith(folder + "/")}
+    assert packed
+    assert packed == shipped
+
+
 def test_the_wheel_holds_the_licence(wheel_names):
     assert any(name.endswith("/LICENSE") for name in wheel_names)

@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import ape_gan_tf
 import models
@@ -231,6 +232,38 @@ def test_onnx_runtime_answers_alike_and_says_what_each_layer_takes(
     found = op_profile.of_onnx_runtime(path, 1, images, 5, tmp_path)
     assert list(found)[:4] == LAYERS
     assert all(0.0 < found[layer] < found["a call"] for layer in LAYERS)
+
+
+def test_what_one_profile_lacks_stands_where_the_other_has_it(script):
+    ours = {"encoder_1": 1.0, "decoder_1": 3.0, "a call": 5.0}
+    theirs = {"decoder_1": 1.0, "other operations": 0.5, "a call": 2.0}
+    text = script._profile_text(
+        {
+            "generator": "ape_gan_m",
+            "batch": 1,
+            "profile": {"SavedModel": ours, "ONNX Runtime": theirs},
+        }
+    )
+    assert text.splitlines()[2:] == [
+        "| encoder_1 | 1.000 | 0.000 |",
+        "| decoder_1 | 3.000 | 1.000 |",
+        "| other operations | 0.000 | 0.500 |",
+        "| a call | 5.000 | 2.000 |",
+    ]
+
+
+def test_files_take_so_many_times_as_long_as_arrays(script, exported):
+    generator = script.Generator(
+        ape_gan_tf.load_pretrained("ape_gan_m"),
+        exported,
+        tf.saved_model.load(str(exported)),
+    )
+    rows = script._measure_encoded(SMALL, {"ape_gan_m": generator})
+    assert [row["batch"] for row in rows] == [1, 64]
+    for row in rows:
+        arrays, files = (each["ms"].median for each in row["times"].values())
+        assert row["found"].median == pytest.approx(files / arrays)
+        assert row["found"].median > 1.0
 
 
 def test_without_onnx_the_row_says_what_to_install(script, monkeypatch):

@@ -101,6 +101,29 @@ def test_grey_palette_cmyk_and_transparent_images_become_rgb(tmp_path):
     assert (read_image(tmp_path / "alpha.png", 4) == [1, 2, 3]).all()
 
 
+def test_coloured_images_become_grey_by_their_luminance(folder):
+    images = load(folder, image_channels=1)
+    assert images.image_shape == (8, 8, 1)
+    assert images.name != load(folder).name
+    batch = next(iter(images.batches("test", 4)))
+    assert batch["images"].shape == (2, 8, 8, 1)
+    # ITU-R 601: 0.299 of red, which is a JPEG's, and 0.587 of green.
+    np.testing.assert_allclose(batch["images"][0, 3, 3], [0.299], atol=0.01)
+    np.testing.assert_allclose(batch["images"][1, 3, 3], [0.587], atol=0.01)
+
+
+def test_images_are_grey_or_coloured(folder):
+    with pytest.raises(
+        ValueError, match="image_channels must be 1 or 3, got 4"
+    ):
+        load(folder, image_channels=4)
+
+
+def test_the_name_of_a_coloured_folder_is_what_it_was(folder):
+    """Results are kept under it."""
+    assert load(folder).name == "image_folder-8ff8a443"
+
+
 def test_an_undecodable_file_is_named(folder):
     broken = folder / "val" / "c" / "two.PNG"
     broken.write_bytes(broken.read_bytes()[:40])

@@ -191,6 +191,11 @@ def test_the_commands_of_a_document_run(
     for words in commands_to_run(document):
         if needs_real_data(words) and not os.environ.get("APE_GAN_TF_DATA"):
             pytest.skip("real data: APE_GAN_TF_DATA is not set")
+        if any("--warmup_batch_sizes" in word for word in words):
+            pytest.importorskip(
+                "tensorflow_serving",
+                reason="tensorflow-serving-api is not installed",
+            )
         if is_ours(words):
             code = run_ours(words)
             assert code == 0, capsys.readouterr().err

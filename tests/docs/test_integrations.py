@@ -12,6 +12,10 @@ import pytest
 
 import attacks
 
+pytest.importorskip(
+    "art", reason="the Adversarial Robustness Toolbox is not installed"
+)
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
 EPSILON = 0.1
 

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
-from nbclient import NotebookClient
+
+for module in ("nbformat", "nbclient", "ipykernel"):
+    pytest.importorskip(module, reason=f"{module} is not installed")
+import nbformat  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))

@@ -26,20 +26,24 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import grpc
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import (
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 
 import ape_gan_tf
 import data
 from ape_gan_tf import command_line, export
+
+pytest.importorskip(
+    "tensorflow_serving", reason="tensorflow-serving-api is not installed"
+)
+import grpc  # noqa: E402
+from tensorflow_serving.apis import (  # noqa: E402
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "serving.md"

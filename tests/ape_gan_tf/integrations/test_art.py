@@ -8,11 +8,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from art.attacks.evasion import DeepFool, ProjectedGradientDescent
-from art.estimators.classification import TensorFlowV2Classifier
 
 import models
-from ape_gan_tf.integrations.art import (
+
+pytest.importorskip(
+    "art", reason="the Adversarial Robustness Toolbox is not installed"
+)
+from art.attacks.evasion import (  # noqa: E402
+    DeepFool,
+    ProjectedGradientDescent,
+)
+from art.estimators.classification import (  # noqa: E402
+    TensorFlowV2Classifier,
+)
+
+from ape_gan_tf.integrations.art import (  # noqa: E402
     PurifierPreprocessor,
     defended_estimator,
     estimator,

@@ -7,10 +7,14 @@ import sys
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow_serving.apis import prediction_log_pb2
 
 import ape_gan_tf
 from ape_gan_tf.serving import saved_model, warmup
+
+pytest.importorskip(
+    "tensorflow_serving", reason="tensorflow-serving-api is not installed"
+)
+from tensorflow_serving.apis import prediction_log_pb2  # noqa: E402
 
 
 @pytest.fixture(scope="module")
