@@ -127,7 +127,8 @@ def _run_child(arguments: argparse.Namespace) -> None:
             _ours(classifier, comparison.attack, comparison.params)
             if role == "ours"
             else getattr(rival_attacks, comparison.rival)(
-                classifier, **comparison.rival_params
+                rival_attacks.as_others_have_it(classifier),
+                **comparison.rival_params,
             )
         )
     images, labels = _images(classifier, arguments.data_dir, count)

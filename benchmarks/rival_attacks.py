@@ -7,6 +7,7 @@ are pinned in `comparisons.py` and `robust_comparisons.py`.
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 from collections.abc import Callable
@@ -23,6 +24,21 @@ import models
 _TESTS = Path(__file__).resolve().parents[1] / "tests" / "attacks"
 
 Rival = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def as_others_have_it(classifier: models.Classifier) -> models.Classifier:
+    """The Keras model itself, without the input gradients that ours exchanges.
+
+    That is what somebody who uses another library calls, compiled.
+    """
+    if classifier.keras_model is None:
+        return classifier
+    return models.Classifier.from_callable(
+        functools.partial(classifier.keras_model, training=False),
+        image_shape=classifier.image_shape,
+        num_classes=classifier.num_classes,
+        fingerprint=classifier.fingerprint,
+    )
 
 
 def foolbox_deepfool(

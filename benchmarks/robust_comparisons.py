@@ -87,6 +87,8 @@ def make_rival(
     classifier: models.Classifier, comparison: Comparison
 ) -> rival_attacks.Rival:
     """The rival, ready to attack the classifier."""
+    if not comparison.is_pytorch:
+        classifier = rival_attacks.as_others_have_it(classifier)
     return comparison.rival(classifier, **comparison.rival_params)
 
 
