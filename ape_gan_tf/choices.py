@@ -2,6 +2,9 @@
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
+ADVERSARY_METHODS = ("pgd", "free")
+CONSISTENCIES = ("labels", "kl")
+NORMS = ("linf", "l2")
 WEIGHTS_DTYPES = ("float16", "float32")
 TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")

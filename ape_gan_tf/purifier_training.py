@@ -13,8 +13,16 @@ import tensorflow as tf
 import data
 import models
 from ape_gan_tf import losses, optimizers
-from ape_gan_tf.choices import PRECISIONS, SCHEDULES
+from ape_gan_tf.adversaries import ADVERSARIES, Crafting
+from ape_gan_tf.choices import (
+    ADVERSARY_METHODS,
+    CONSISTENCIES,
+    PRECISIONS,
+    SCHEDULES,
+)
+from ape_gan_tf.shares import parse_shares, split_rows
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
+from ape_gan_tf.weight_average import WeightAverage
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
 from data.augmentation import noise_some, sparsify_some
@@ -23,6 +31,8 @@ from data.checks import (
     check_one_of,
     check_positive_integer,
 )
+
+_WEIGHTS = ("content_weight", "adversarial_weight", "classification_weight")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,24 @@ class PurifierConfig:
             strong there; the paper has none. It needs no other attack.
         training_sparse_density: The share of such positions in an image is
             drawn from [0, training_sparse_density].
+        adversary: Who makes the adversarial images of a batch: `stored`, the
+            training set's, the paper's; `online`, an attack on the classifier
+            alone in each step; `white_box`, one through the purifier and the
+            classifier; or a weighted mixture, `white_box:3,stored:1`.
+        adversary_method: `pgd`, or `free` (Shafahi et al. 2019): each
+            generator step's own gradient moves the white-box images once.
+        adversary_epsilon: Radius of the ball of what is crafted here, and
+            the other `adversary_` settings: see `Crafting`.
+        classification_weight: Of the frozen classifier's loss on purified
+            images, adversarial and clean; the paper has none.
+        clean_fraction: Share of a batch's clean images that are purified
+            beside the adversarial ones where the classifier's loss is used;
+            the content loss is then over them too.
+        consistency: `labels`: the classifier's loss is the cross-entropy of
+            the label; `kl`: the divergence from its own answer for the clean
+            image, which needs no labels.
+        ema_decay: Of the moving average of the generator's weights, which
+            then is the purifier; 0 for none.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the initial weights and of the order of the data.
     """
@@ -78,6 +106,18 @@ class PurifierConfig:
     training_noise_variance: float = 0.05
     training_sparse_fraction: float = 0.0
     training_sparse_density: float = 0.1
+    adversary: str = "stored"
+    adversary_method: str = "pgd"
+    adversary_epsilon: float = 0.3
+    adversary_norm: str = "linf"
+    adversary_steps: int = 7
+    adversary_step_size: float | None = None
+    adversary_warmup: float = 0.0
+    adversary_starts: str = "clean,random,stored"
+    classification_weight: float = 0.0
+    clean_fraction: float = 1.0
+    consistency: str = "labels"
+    ema_decay: float = 0.0
     precision: str = "float32"
     seed: int = 0
 
@@ -91,15 +131,59 @@ class PurifierConfig:
         check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
         # At 1 Adam divides by zero.
         check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
-        for name in ("content_weight", "adversarial_weight"):
+        for name in _WEIGHTS:
             check_in_range(getattr(self, name), 0.0, 1e6, name)
         for name in (
             "training_noise_fraction",
             "training_noise_variance",
             "training_sparse_fraction",
             "training_sparse_density",
+            "clean_fraction",
         ):
             check_in_range(getattr(self, name), 0.0, 1.0, name)
+        check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
+        check_one_of(self.consistency, CONSISTENCIES, "consistency")
+        self._check_adversary()
+
+    def _check_adversary(self) -> None:
+        check_one_of(
+            self.adversary_method, ADVERSARY_METHODS, "adversary_method"
+        )
+        rows = self.rows()
+        if self.adversary_method == "free" and "white_box" not in rows:
+            raise ValueError(
+                "adversary must have white_box where adversary_method is "
+                f"free, got {self.adversary!r}"
+            )
+        crafted = [rows[name] for name in rows if name != "stored"]
+        for each in crafted:
+            split_rows(
+                each.stop - each.start,
+                self.crafting().shares_of_starts(),
+                "adversary_starts",
+            )
+
+    def rows(self) -> dict[str, slice]:
+        """Which rows of a batch are whose, in order."""
+        shares = parse_shares(self.adversary, ADVERSARIES, "adversary")
+        return split_rows(self.batch_size, shares, "adversary")
+
+    def crafting(self) -> Crafting:
+        """How images are crafted in training."""
+        return Crafting(
+            epsilon=self.adversary_epsilon,
+            norm=self.adversary_norm,
+            steps=self.adversary_steps,
+            step_size=self.adversary_step_size,
+            warmup=self.adversary_warmup,
+            starts=self.adversary_starts,
+            seed=self.seed,
+        )
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether training looks at the classifier, not at its pairs alone."""
+        return self.classification_weight > 0 or set(self.rows()) != {"stored"}
 
     def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """The purifier's network, with freshly drawn weights."""
@@ -126,45 +210,71 @@ class PurifierConfig:
 
 
 class PurifierTrainer:
-    """One discriminator step, then two generator steps, on the same batch.
+    """One discriminator step, then the generator's steps, on the same batch.
+
+    Without an adversarial loss there is no discriminator.
 
     Args:
         config: What to train.
         image_shape: (height, width, channels).
         total_steps: Iterations in all, over which the learning rate decays.
+        classifier: The target, which stays as it is; only where
+            `config.needs_classifier`.
 
     Attributes:
         generator: Keras model, images -> images in [0, 1].
-        discriminator: Keras model, images -> logits of being clean.
-    """
+        discriminator: Keras model, images -> logits of being clean, or None.
+        loss_names: Of what `train_step` returns.
 
-    loss_names: tuple[str, ...] = (
-        "discriminator_loss",
-        "generator_loss",
-        "content_loss",
-        "adversarial_loss",
-    )
+    Raises:
+        ValueError: The classifier is missing, or for images of another shape.
+    """
 
     def __init__(
         self,
         config: PurifierConfig,
         image_shape: tuple[int, int, int],
         total_steps: int,
+        classifier: models.Classifier | None = None,
     ) -> None:
         self._config = config
         self._image_shape = image_shape
+        self._total_steps = total_steps
+        self._crafting = config.crafting()
+        self._classifier: Any = _checked(classifier, config, image_shape)
         # Content is compared in the generator's own range: [-1, 1] of tanh.
         self._range_width = 2.0 if config.output == "tanh" else 1.0
+        self.discriminator: Any = None
         with optimizers.precision_scope(config.precision):
             self.generator = config.build_generator(image_shape)
-            self.discriminator = config.build_discriminator(image_shape)
+            if config.adversarial_weight:
+                self.discriminator = config.build_discriminator(image_shape)
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
             total_steps * config.generator_steps,
         )
-        self._d_optimizer = self._optimizer(
-            self.discriminator.trainable_variables, total_steps
-        )
+        if self.discriminator is not None:
+            self._d_optimizer = self._optimizer(
+                self.discriminator.trainable_variables, total_steps
+            )
+        self._average: WeightAverage | None = None
+        if config.ema_decay:
+            self._average = WeightAverage(
+                [each.value for each in self.generator.weights],
+                config.ema_decay,
+            )
+        self.loss_names: tuple[str, ...] = self._names_of_losses()
+
+    def _names_of_losses(self) -> tuple[str, ...]:
+        config = self._config
+        names = {
+            "discriminator_loss": config.adversarial_weight,
+            "generator_loss": True,
+            "content_loss": True,
+            "adversarial_loss": config.adversarial_weight,
+            "classification_loss": config.classification_weight,
+        }
+        return tuple(name for name, is_there in names.items() if is_there)
 
     def _optimizer(self, variables: list[Any], steps: int) -> keras.Optimizer:
         config = self._config
@@ -177,10 +287,17 @@ class PurifierTrainer:
         return optimizers.prepare(adam, variables, config.precision)
 
     def purifier(self) -> models.Purifier:
-        """The purifier as trained so far: a float32 copy of the generator."""
+        """The purifier as trained so far: a float32 copy of the generator.
+
+        Where there is a moving average of its weights, it has that.
+        """
         with optimizers.precision_scope("float32"):
             copy = self._config.build_generator(self._image_shape)
-        copy.set_weights(self.generator.get_weights())
+        copy.set_weights(
+            self.generator.get_weights()
+            if self._average is None
+            else self._average.values()
+        )
         return models.Purifier.from_keras(copy)
 
     @property
@@ -192,25 +309,111 @@ class PurifierTrainer:
         return [each.value for each in self.discriminator.trainable_variables]
 
     def trackables(self) -> dict[str, Any]:
-        """Both networks and both optimizers, for a checkpoint."""
-        return {
+        """The networks, their optimizers and averages, for a checkpoint."""
+        found = {
             "generator": self.generator,
-            "discriminator": self.discriminator,
             "g_optimizer": self._g_optimizer,
-            "d_optimizer": self._d_optimizer,
         }
+        if self.discriminator is not None:
+            found["discriminator"] = self.discriminator
+            found["d_optimizer"] = self._d_optimizer
+        if self._average is not None:
+            found["average"] = self._average.trackables()
+        return found
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One iteration of Sec. 4.1.3; the losses are in `loss_names` order.
 
         Args:
-            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`.
+            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`;
+                where the classifier is needed also `labels`, int64 `[B]`, and
+                `step`, int64 scalar, on which random choices depend.
         """
-        clean, adversarial = batch["images"], batch["adversarial"]
-        d_loss = self._discriminator_step(clean, adversarial)
+        clean = batch["images"]
+        labels = self._labels(batch)
+        adversarial = self._adversarial(batch, labels)
+        found: dict[str, tf.Tensor] = {}
+        if self.discriminator is not None:
+            found["discriminator_loss"] = self._discriminator_step(
+                clean, adversarial
+            )
         for _ in range(self._config.generator_steps):
-            g_losses = self._generator_step(clean, adversarial)
-        return (d_loss, *g_losses)
+            g_losses, gradient = self._generator_step(
+                clean, adversarial, labels
+            )
+            if gradient is not None:
+                adversarial = self._moved(batch, adversarial, gradient)
+        found |= g_losses
+        return tuple(found[name] for name in self.loss_names)
+
+    def _labels(self, batch: dict[str, tf.Tensor]) -> tf.Tensor | None:
+        """What the adversary leads away from: labels, or what stands for it."""
+        if self._classifier is None:
+            return None
+        if self._config.consistency == "labels":
+            return batch["labels"]
+        return tf.argmax(self._classifier(batch["images"]), -1)
+
+    def _adversarial(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The adversarial images of a batch, each from its own adversary."""
+        makers = {
+            "stored": lambda rows: batch["adversarial"][rows],
+            "online": lambda rows: self._crafted(
+                self._classifier, batch, labels, rows
+            ),
+            "white_box": lambda rows: self._crafted(
+                self._defended, batch, labels, rows
+            ),
+        }
+        rows = self._config.rows()
+        return tf.concat([makers[name](rows[name]) for name in rows], 0)
+
+    def _defended(self, images: tf.Tensor) -> tf.Tensor:
+        """The classifier behind the purifier, as it will be used.
+
+        In inference mode: in training mode an image's gradient would depend
+        on what else is in the batch, and the purifier learn to withstand an
+        attack on another network than the one that it becomes.
+        """
+        return self._classifier(self.generator(images, training=False))
+
+    def _crafted(
+        self,
+        logits: Callable[[tf.Tensor], tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        labels: tf.Tensor,
+        rows: slice,
+    ) -> tf.Tensor:
+        clean = batch["images"][rows]
+        radius = self._radius(batch)
+        starts = self._crafting.first_images(
+            clean, batch["adversarial"][rows], batch["step"], radius
+        )
+        if self._config.adversary_method == "free" and logits == self._defended:
+            return starts
+        return self._crafting.craft(logits, clean, labels[rows], starts, radius)
+
+    def _radius(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return self._crafting.radius(batch["step"], self._total_steps)
+
+    def _moved(
+        self,
+        batch: dict[str, tf.Tensor],
+        adversarial: tf.Tensor,
+        gradient: tf.Tensor,
+    ) -> tf.Tensor:
+        """The white-box images one step up the generator's own loss."""
+        rows = self._config.rows()
+        moved = self._crafting.move(
+            adversarial[rows["white_box"]],
+            gradient[rows["white_box"]],
+            batch["images"][rows["white_box"]],
+            self._radius(batch),
+        )
+        parts = {name: adversarial[rows[name]] for name in rows}
+        return tf.concat(list({**parts, "white_box": moved}.values()), 0)
 
     def _discriminator_step(
         self, clean: tf.Tensor, adversarial: tf.Tensor
@@ -230,32 +433,105 @@ class PurifierTrainer:
         return d_loss
 
     def _generator_step(
-        self, clean: tf.Tensor, adversarial: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        config = self._config
+        self,
+        clean: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor | None = None,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """Returns the losses and, of method `free`, the images' gradient."""
+        is_free = self._config.adversary_method == "free"
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._g_variables)
-            purified = self.generator(adversarial, training=True)
-            content = losses.content_loss(
-                config.content_loss,
-                self._range_width * clean,
-                self._range_width * purified,
-            )
-            fooling = losses.adversarial_loss(
-                self.discriminator(purified, training=True)
-            )
-            g_loss = losses.generator_loss(
-                content,
-                fooling,
-                content_weight=config.content_weight,
-                adversarial_weight=config.adversarial_weight,
-            )
-            scaled = self._g_optimizer.scale_loss(g_loss)
-        self._g_optimizer.apply(
-            tape.gradient(scaled, self._g_variables),
-            self.generator.trainable_variables,
+            if is_free:
+                tape.watch(adversarial)
+            found = self._generator_losses(clean, adversarial, labels)
+            scaled = self._g_optimizer.scale_loss(found["generator_loss"])
+        watched = [*self._g_variables, *([adversarial] if is_free else [])]
+        gradients = tape.gradient(scaled, watched)
+        gradient = gradients.pop() if is_free else None
+        self._g_optimizer.apply(gradients, self.generator.trainable_variables)
+        if self._average is not None:
+            self._average.update()
+        return found, gradient
+
+    def _generator_losses(
+        self,
+        clean: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
+        """All of Eq. 12 and the classifier's, from one forward pass."""
+        config = self._config
+        also_clean = clean[: self._clean_count]
+        # In one batch, so that batch normalisation sees both.
+        purified = self.generator(
+            tf.concat([adversarial, also_clean], 0), training=True
         )
-        return g_loss, content, fooling
+        content = losses.content_loss(
+            config.content_loss,
+            self._range_width * tf.concat([clean, also_clean], 0),
+            self._range_width * purified,
+        )
+        found = {"content_loss": content}
+        loss = config.content_weight * content
+        if self.discriminator is not None:
+            fooling = losses.adversarial_loss(
+                self.discriminator(
+                    purified[: adversarial.shape[0]], training=True
+                )
+            )
+            found["adversarial_loss"] = fooling
+            loss += config.adversarial_weight * fooling
+        if config.classification_weight:
+            wrong = self._classification_loss(purified, clean, labels)
+            found["classification_loss"] = wrong
+            loss += config.classification_weight * wrong
+        return {**found, "generator_loss": loss}
+
+    @property
+    def _clean_count(self) -> int:
+        """How many of a batch's clean images are purified too."""
+        config = self._config
+        if not config.classification_weight:
+            return 0
+        return round(config.clean_fraction * config.batch_size)
+
+    def _classification_loss(
+        self, purified: tf.Tensor, clean: tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
+        """The frozen classifier's, on adversarial and clean images."""
+        count = self._clean_count
+        logits = self._classifier(purified)
+        if self._config.consistency == "labels":
+            return losses.classification_loss(
+                logits, tf.concat([labels, labels[:count]], 0)
+            )
+        wanted = self._classifier(clean)
+        return losses.consistency_loss(
+            logits, tf.concat([wanted, wanted[:count]], 0)
+        )
+
+
+def _checked(
+    classifier: models.Classifier | None,
+    config: PurifierConfig,
+    image_shape: tuple[int, int, int],
+) -> models.Classifier | None:
+    """The classifier, if training needs one and it fits."""
+    if not config.needs_classifier:
+        return None
+    if classifier is None:
+        raise ValueError(
+            "classifier must be given where adversary is "
+            f"{config.adversary!r} and classification_weight is "
+            f"{config.classification_weight}, got None"
+        )
+    if classifier.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"classifier must be for images of shape {tuple(image_shape)}, "
+            f"the training set's, got {classifier.image_shape}"
+        )
+    return classifier
 
 
 def train_purifier(
@@ -264,6 +540,7 @@ def train_purifier(
     directory: Path,
     settings: LoopSettings,
     *,
+    classifier: models.Classifier | None = None,
     limit: int | None = None,
     on_checkpoint: Callable[[int, models.Purifier], None] | None = None,
 ) -> models.Purifier:
@@ -275,6 +552,8 @@ def train_purifier(
         directory: For checkpoints; one that belongs to another `config` or
             set is refused.
         settings: How to run.
+        classifier: The target, which stays as it is; only where
+            `config.needs_classifier`.
         limit: Train on the first `limit` pairs only.
         on_checkpoint: Called with the step and the purifier so far.
 
@@ -290,15 +569,16 @@ def train_purifier(
     count = min(limit or whole, whole)
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
+    trainer = PurifierTrainer(config, shape, total_steps, classifier)
     claim(
         directory / "config.json",
         {
             **dataclasses.asdict(config),
             "training_pairs": count,
             "training_set": _origin(adversarial_set),
+            "trained_with": trained_with(config, classifier),
         },
     )
-    trainer = PurifierTrainer(config, shape, total_steps)
     loop = TrainingLoop(trainer, directory, settings)
 
     def report(step: int) -> None:
@@ -325,12 +605,12 @@ def train_purifier(
 def _augmented(
     config: PurifierConfig, batches: tf.data.Dataset, start: int
 ) -> tf.data.Dataset:
-    """Makes some of the pairs sparse ones, and some noisy ones."""
+    """Makes some pairs sparse and some noisy; numbers what is crafted on."""
     noise, sparse = (
         config.training_noise_fraction,
         config.training_sparse_fraction,
     )
-    if noise == sparse == 0.0:
+    if noise == sparse == 0.0 and not config.needs_classifier:
         return batches
 
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
@@ -353,10 +633,24 @@ def _augmented(
                 config.seed,
                 step,
             )
-        return {**batch, "adversarial": adversarial}
+        return {**batch, "adversarial": adversarial, "step": step}
 
     numbered = batches.enumerate(start)
     return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def trained_with(
+    config: PurifierConfig, classifier: models.Classifier | None
+) -> dict[str, Any] | None:
+    """Which classifier a purifier was trained before; None if by pairs alone.
+
+    Args:
+        config: How it is trained.
+        classifier: The frozen one.
+    """
+    if not config.needs_classifier or classifier is None:
+        return None
+    return {"name": classifier.name, "fingerprint": classifier.fingerprint}
 
 
 def _origin(adversarial_set: AdversarialSet) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Run:
         self._check()
         classifier = self._target()
         adversarial_set = self._training_set(classifier)
-        purifier = self._purifier(adversarial_set)
+        purifier = self._purifier(adversarial_set, classifier)
         self._export(purifier)
         rows = measure(
             self.workdir,
@@ -127,7 +127,9 @@ class Run:
         )
 
     def _purifier(
-        self, adversarial_set: data.AdversarialSet
+        self,
+        adversarial_set: data.AdversarialSet,
+        classifier: models.Classifier,
     ) -> models.Purifier:
         checkpoints = self.workdir / "checkpoints"
         path = self.workdir / "purifier.keras"
@@ -139,6 +141,7 @@ class Run:
             adversarial_set,
             checkpoints,
             self.settings,
+            classifier=classifier,
             limit=self.limit,
             on_checkpoint=TrainingSummaries(
                 self.workdir / "summaries",

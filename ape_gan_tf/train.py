@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ape_gan_tf import attack_flags, command_line, flag_groups
-from ape_gan_tf.choices import GENERATORS, SCHEDULES, TARGETS
+from ape_gan_tf.choices import (
+    ADVERSARY_METHODS,
+    CONSISTENCIES,
+    GENERATORS,
+    NORMS,
+    SCHEDULES,
+    TARGETS,
+)
 
 if TYPE_CHECKING:
     import data
@@ -168,6 +175,93 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "training_sparse_density",
         0.1,
         "Each sparse image's share of positions is drawn from 0 to this.",
+        flag_values=values,
+    )
+
+    _define_adversary_flags(values)
+
+
+def _define_adversary_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "adversary",
+        "stored",
+        "Who makes a step's adversarial images: stored (the training pairs), "
+        "online (an attack on the classifier in each step), white_box (one "
+        "through purifier and classifier), or a mixture with weights: "
+        "white_box:3,stored:1.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "adversary_method",
+        "pgd",
+        ADVERSARY_METHODS,
+        "pgd, or free: each generator step's own gradient moves the white-box "
+        "images once (Shafahi et al. 2019).",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_epsilon",
+        0.3,
+        "Radius of the ball of what is crafted in training.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "adversary_norm", "linf", NORMS, "Of that ball.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "adversary_steps",
+        7,
+        "Steps, and so gradients, of what is crafted in training.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_step_size",
+        None,
+        "Of one such step. Default: 2.5 times the radius over the steps, at "
+        "most 1.25 times the radius.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_warmup",
+        0.0,
+        "Share of the training over which the radius grows from zero.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "adversary_starts",
+        "clean,random,stored",
+        "Where crafting starts, a mixture as in --adversary: clean (the "
+        "image), random (in the ball), stored (the training pair's "
+        "adversarial image).",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "classification_weight",
+        0.0,
+        "Of the frozen classifier's loss on purified images.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "clean_fraction",
+        1.0,
+        "With --classification_weight, so large a share of the clean images "
+        "is purified too.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "consistency",
+        "labels",
+        CONSISTENCIES,
+        "The classifier's loss: cross-entropy of the labels, or its "
+        "divergence from its own answer for the clean image.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "ema_decay",
+        0.0,
+        "Of the moving average of the generator's weights, which is then "
+        "the purifier; 0 for none.",
         flag_values=values,
     )
 
