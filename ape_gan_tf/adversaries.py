@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,9 +18,11 @@ from data.checks import (
 )
 from data.randomness import step_key
 
-Logits = Callable[[tf.Tensor], tf.Tensor]
+Images = Callable[[tf.Tensor], tf.Tensor]
+ImageLoss = Callable[[tf.Tensor], tf.Tensor]
 
-ADVERSARIES = ("stored", "online", "white_box")
+ADVERSARIES = ("stored", "online", "white_box", "content")
+NEED_CLASSIFIER = frozenset({"online", "white_box"})
 STARTS = ("clean", "random", "stored")
 # One step from a random start does best a little past the ball's edge (Wong
 # et al. 2020, Sec. 4.1); several go 2.5 times its radius in all (Madry et al.
@@ -149,18 +152,16 @@ class Crafting:
 
     def craft(
         self,
-        logits: Logits,
+        loss: ImageLoss,
         clean: tf.Tensor,
-        labels: tf.Tensor,
         starts: tf.Tensor,
         radius: tf.Tensor,
     ) -> tf.Tensor:
-        """Climbs the cross-entropy of `logits` from `starts`.
+        """Climbs a loss from `starts`.
 
         Args:
-            logits: The victim, differentiable.
+            loss: float32 `[B]` of images `[B, H, W, C]`, differentiable.
             clean: float32 `[B, H, W, C]`, the centres of the balls.
-            labels: int64 `[B]`.
             starts: Of `first_images`.
             radius: float32 scalar.
 
@@ -172,9 +173,145 @@ class Crafting:
         for _ in range(self.steps):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels, logits(images)
-                )
-            gradient = tape.gradient(loss, images)
+                value = loss(images)
+            gradient = tape.gradient(value, images)
             images = self.move(images, gradient, clean, radius)
         return tf.stop_gradient(images)
+
+
+class BatchAdversary:
+    """Makes the adversarial images of a batch, some rows of each kind.
+
+    Args:
+        rows: Of `split_rows`: which rows are whose.
+        crafting: How those that are not stored are crafted.
+        total_steps: Of the training, for the warm-up.
+        purify: The purifier, in inference mode. In training mode an image's
+            gradient would depend on what else is in the batch, and the
+            purifier would learn to withstand an attack on another network
+            than the one that it becomes.
+        classifier: The frozen one, or None where no row needs it.
+        is_free: Whether the white-box rows are left at their starts, since
+            the training moves them.
+    """
+
+    def __init__(
+        self,
+        rows: dict[str, slice],
+        crafting: Crafting,
+        total_steps: int,
+        purify: Images,
+        classifier: Any,
+        is_free: bool,
+    ) -> None:
+        self._rows = rows
+        self._crafting = crafting
+        self._total_steps = total_steps
+        self._purify = purify
+        self._classifier = classifier
+        self._is_free = is_free
+
+    def __call__(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor | None
+    ) -> tf.Tensor:
+        """float32 `[B, H, W, C]`: one image for each clean one.
+
+        Args:
+            batch: `images`, `adversarial` (the stored ones) and, if any row
+                is crafted, `step`.
+            labels: int64 `[B]`, to lead away from.
+        """
+        makers = {
+            "stored": self._stored,
+            "online": self._online,
+            "white_box": self._white_box,
+            "content": self._content,
+        }
+        parts = [
+            makers[name](
+                {
+                    "images": batch["images"][rows],
+                    "adversarial": batch["adversarial"][rows],
+                    "step": batch.get("step"),
+                },
+                None if labels is None else labels[rows],
+            )
+            for name, rows in self._rows.items()
+        ]
+        return tf.concat(parts, 0)
+
+    def move(
+        self,
+        batch: dict[str, tf.Tensor],
+        adversarial: tf.Tensor,
+        gradient: tf.Tensor,
+    ) -> tf.Tensor:
+        """The images with the white-box ones a step along a gradient."""
+        rows = self._rows["white_box"]
+        parts = {name: adversarial[part] for name, part in self._rows.items()}
+        parts["white_box"] = self._crafting.move(
+            adversarial[rows],
+            gradient[rows],
+            batch["images"][rows],
+            self._radius(batch),
+        )
+        return tf.concat(list(parts.values()), 0)
+
+    def _radius(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return self._crafting.radius(batch["step"], self._total_steps)
+
+    def _stored(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tf.Tensor:
+        return batch["adversarial"]
+
+    def _online(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tf.Tensor:
+        return self._crafted(
+            batch,
+            lambda images: _cross_entropy(labels, self._classifier(images)),
+        )
+
+    def _white_box(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tf.Tensor:
+        if self._is_free:
+            return self._starts(batch)
+        return self._crafted(
+            batch,
+            lambda images: _cross_entropy(
+                labels, self._classifier(self._purify(images))
+            ),
+        )
+
+    def _content(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tf.Tensor:
+        clean = batch["images"]
+        return self._crafted(
+            batch,
+            lambda images: tf.reduce_sum(
+                tf.math.squared_difference(clean, self._purify(images)),
+                [1, 2, 3],
+            ),
+        )
+
+    def _starts(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return self._crafting.first_images(
+            batch["images"],
+            batch["adversarial"],
+            batch["step"],
+            self._radius(batch),
+        )
+
+    def _crafted(
+        self, batch: dict[str, tf.Tensor], loss: ImageLoss
+    ) -> tf.Tensor:
+        return self._crafting.craft(
+            loss, batch["images"], self._starts(batch), self._radius(batch)
+        )
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

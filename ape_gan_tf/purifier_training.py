@@ -13,7 +13,12 @@ import tensorflow as tf
 import data
 import models
 from ape_gan_tf import losses, optimizers
-from ape_gan_tf.adversaries import ADVERSARIES, Crafting
+from ape_gan_tf.adversaries import (
+    ADVERSARIES,
+    NEED_CLASSIFIER,
+    BatchAdversary,
+    Crafting,
+)
 from ape_gan_tf.choices import (
     ADVERSARY_METHODS,
     CONSISTENCIES,
@@ -69,7 +74,9 @@ class PurifierConfig:
         adversary: Who makes the adversarial images of a batch: `stored`, the
             training set's, the paper's; `online`, an attack on the classifier
             alone in each step; `white_box`, one through the purifier and the
-            classifier; or a weighted mixture, `white_box:3,stored:1`.
+            classifier; `content`, one on the purifier alone that drives its
+            output from the clean image; or a weighted mixture,
+            `white_box:3,stored:1`.
         adversary_method: `pgd`, or `free` (Shafahi et al. 2019): each
             generator step's own gradient moves the white-box images once.
         adversary_epsilon: Radius of the ball of what is crafted here, and
@@ -183,7 +190,9 @@ class PurifierConfig:
     @property
     def needs_classifier(self) -> bool:
         """Whether training looks at the classifier, not at its pairs alone."""
-        return self.classification_weight > 0 or set(self.rows()) != {"stored"}
+        return self.classification_weight > 0 or not NEED_CLASSIFIER.isdisjoint(
+            self.rows()
+        )
 
     def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """The purifier's network, with freshly drawn weights."""
@@ -239,8 +248,6 @@ class PurifierTrainer:
     ) -> None:
         self._config = config
         self._image_shape = image_shape
-        self._total_steps = total_steps
-        self._crafting = config.crafting()
         self._classifier: Any = _checked(classifier, config, image_shape)
         # Content is compared in the generator's own range: [-1, 1] of tanh.
         self._range_width = 2.0 if config.output == "tanh" else 1.0
@@ -257,6 +264,14 @@ class PurifierTrainer:
             self._d_optimizer = self._optimizer(
                 self.discriminator.trainable_variables, total_steps
             )
+        self._adversary = BatchAdversary(
+            config.rows(),
+            config.crafting(),
+            total_steps,
+            self._purify,
+            self._classifier,
+            is_free=config.adversary_method == "free",
+        )
         self._average: WeightAverage | None = None
         if config.ema_decay:
             self._average = WeightAverage(
@@ -331,7 +346,7 @@ class PurifierTrainer:
         """
         clean = batch["images"]
         labels = self._labels(batch)
-        adversarial = self._adversarial(batch, labels)
+        adversarial = self._adversary(batch, labels)
         found: dict[str, tf.Tensor] = {}
         if self.discriminator is not None:
             found["discriminator_loss"] = self._discriminator_step(
@@ -342,7 +357,7 @@ class PurifierTrainer:
                 clean, adversarial, labels
             )
             if gradient is not None:
-                adversarial = self._moved(batch, adversarial, gradient)
+                adversarial = self._adversary.move(batch, adversarial, gradient)
         found |= g_losses
         return tuple(found[name] for name in self.loss_names)
 
@@ -354,66 +369,8 @@ class PurifierTrainer:
             return batch["labels"]
         return tf.argmax(self._classifier(batch["images"]), -1)
 
-    def _adversarial(
-        self, batch: dict[str, tf.Tensor], labels: tf.Tensor | None
-    ) -> tf.Tensor:
-        """The adversarial images of a batch, each from its own adversary."""
-        makers = {
-            "stored": lambda rows: batch["adversarial"][rows],
-            "online": lambda rows: self._crafted(
-                self._classifier, batch, labels, rows
-            ),
-            "white_box": lambda rows: self._crafted(
-                self._defended, batch, labels, rows
-            ),
-        }
-        rows = self._config.rows()
-        return tf.concat([makers[name](rows[name]) for name in rows], 0)
-
-    def _defended(self, images: tf.Tensor) -> tf.Tensor:
-        """The classifier behind the purifier, as it will be used.
-
-        In inference mode: in training mode an image's gradient would depend
-        on what else is in the batch, and the purifier learn to withstand an
-        attack on another network than the one that it becomes.
-        """
-        return self._classifier(self.generator(images, training=False))
-
-    def _crafted(
-        self,
-        logits: Callable[[tf.Tensor], tf.Tensor],
-        batch: dict[str, tf.Tensor],
-        labels: tf.Tensor,
-        rows: slice,
-    ) -> tf.Tensor:
-        clean = batch["images"][rows]
-        radius = self._radius(batch)
-        starts = self._crafting.first_images(
-            clean, batch["adversarial"][rows], batch["step"], radius
-        )
-        if self._config.adversary_method == "free" and logits == self._defended:
-            return starts
-        return self._crafting.craft(logits, clean, labels[rows], starts, radius)
-
-    def _radius(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        return self._crafting.radius(batch["step"], self._total_steps)
-
-    def _moved(
-        self,
-        batch: dict[str, tf.Tensor],
-        adversarial: tf.Tensor,
-        gradient: tf.Tensor,
-    ) -> tf.Tensor:
-        """The white-box images one step up the generator's own loss."""
-        rows = self._config.rows()
-        moved = self._crafting.move(
-            adversarial[rows["white_box"]],
-            gradient[rows["white_box"]],
-            batch["images"][rows["white_box"]],
-            self._radius(batch),
-        )
-        parts = {name: adversarial[rows[name]] for name in rows}
-        return tf.concat(list({**parts, "white_box": moved}.values()), 0)
+    def _purify(self, images: tf.Tensor) -> tf.Tensor:
+        return self.generator(images, training=False)
 
     def _discriminator_step(
         self, clean: tf.Tensor, adversarial: tf.Tensor
@@ -610,7 +567,8 @@ def _augmented(
         config.training_noise_fraction,
         config.training_sparse_fraction,
     )
-    if noise == sparse == 0.0 and not config.needs_classifier:
+    is_crafted = set(config.rows()) != {"stored"}
+    if noise == sparse == 0.0 and not is_crafted:
         return batches
 
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:

@@ -187,8 +187,8 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "stored",
         "Who makes a step's adversarial images: stored (the training pairs), "
         "online (an attack on the classifier in each step), white_box (one "
-        "through purifier and classifier), or a mixture with weights: "
-        "white_box:3,stored:1.",
+        "through purifier and classifier), content (one on the purifier "
+        "alone), or a mixture with weights: white_box:3,stored:1.",
         flag_values=values,
     )
     flags.DEFINE_enum(
