@@ -45,7 +45,10 @@ class PurifierConfig:
     """All that decides what a purifier becomes; the defaults are the paper's.
 
     Attributes:
-        generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6).
+        generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6), or
+            `purifier_resnet`, a residual one at full resolution.
+        generator_width: Channels of `purifier_resnet`; None is its default.
+        generator_depth: Residual blocks of it; None is its default.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -84,8 +87,8 @@ class PurifierConfig:
         classification_weight: Of the frozen classifier's loss on purified
             images, adversarial and clean; the paper has none.
         clean_fraction: Share of a batch's clean images that are purified
-            beside the adversarial ones where the classifier's loss is used;
-            the content loss is then over them too.
+            beside the adversarial ones, in the content and the classifier's
+            loss; None is all where the classifier's is used, else none.
         consistency: `labels`: the classifier's loss is the cross-entropy of
             the label; `kl`: the divergence from its own answer for the clean
             image, which needs no labels.
@@ -96,6 +99,8 @@ class PurifierConfig:
     """
 
     generator: str = "ape_gan_m"
+    generator_width: int | None = None
+    generator_depth: int | None = None
     epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -122,7 +127,7 @@ class PurifierConfig:
     adversary_warmup: float = 0.0
     adversary_starts: str = "clean,random,stored"
     classification_weight: float = 0.0
-    clean_fraction: float = 1.0
+    clean_fraction: float | None = None
     consistency: str = "labels"
     ema_decay: float = 0.0
     precision: str = "float32"
@@ -145,9 +150,10 @@ class PurifierConfig:
             "training_noise_variance",
             "training_sparse_fraction",
             "training_sparse_density",
-            "clean_fraction",
         ):
             check_in_range(getattr(self, name), 0.0, 1.0, name)
+        if self.clean_fraction is not None:
+            check_in_range(self.clean_fraction, 0.0, 1.0, "clean_fraction")
         check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
         check_one_of(self.consistency, CONSISTENCIES, "consistency")
         self._check_adversary()
@@ -188,6 +194,14 @@ class PurifierConfig:
         )
 
     @property
+    def clean_count(self) -> int:
+        """How many of a batch's clean images are purified too."""
+        fraction = self.clean_fraction
+        if fraction is None:
+            fraction = 1.0 if self.classification_weight else 0.0
+        return round(fraction * self.batch_size)
+
+    @property
     def needs_classifier(self) -> bool:
         """Whether training looks at the classifier, not at its pairs alone."""
         return self.classification_weight > 0 or not NEED_CLASSIFIER.isdisjoint(
@@ -203,6 +217,8 @@ class PurifierConfig:
             decoder_activation=self.decoder_activation,
             output=self.output,
             batch_norm_momentum=self.batch_norm_momentum,
+            width=self.generator_width,
+            depth=self.generator_depth,
             seed=2 * self.seed,
         )
 
@@ -229,6 +245,8 @@ class PurifierTrainer:
         total_steps: Iterations in all, over which the learning rate decays.
         classifier: The target, which stays as it is; only where
             `config.needs_classifier`.
+        initial: A purifier of the same network, whose weights training
+            begins with; None draws them.
 
     Attributes:
         generator: Keras model, images -> images in [0, 1].
@@ -245,6 +263,7 @@ class PurifierTrainer:
         image_shape: tuple[int, int, int],
         total_steps: int,
         classifier: models.Classifier | None = None,
+        initial: models.Purifier | None = None,
     ) -> None:
         self._config = config
         self._image_shape = image_shape
@@ -254,6 +273,8 @@ class PurifierTrainer:
         self.discriminator: Any = None
         with optimizers.precision_scope(config.precision):
             self.generator = config.build_generator(image_shape)
+            if initial is not None:
+                _take_weights(self.generator, initial)
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(image_shape)
         self._g_optimizer = self._optimizer(
@@ -419,7 +440,7 @@ class PurifierTrainer:
     ) -> dict[str, tf.Tensor]:
         """All of Eq. 12 and the classifier's, from one forward pass."""
         config = self._config
-        also_clean = clean[: self._clean_count]
+        also_clean = clean[: self._config.clean_count]
         # In one batch, so that batch normalisation sees both.
         purified = self.generator(
             tf.concat([adversarial, also_clean], 0), training=True
@@ -445,19 +466,11 @@ class PurifierTrainer:
             loss += config.classification_weight * wrong
         return {**found, "generator_loss": loss}
 
-    @property
-    def _clean_count(self) -> int:
-        """How many of a batch's clean images are purified too."""
-        config = self._config
-        if not config.classification_weight:
-            return 0
-        return round(config.clean_fraction * config.batch_size)
-
     def _classification_loss(
         self, purified: tf.Tensor, clean: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
         """The frozen classifier's, on adversarial and clean images."""
-        count = self._clean_count
+        count = self._config.clean_count
         logits = self._classifier(purified)
         if self._config.consistency == "labels":
             return losses.classification_loss(
@@ -467,6 +480,21 @@ class PurifierTrainer:
         return losses.consistency_loss(
             logits, tf.concat([wanted, wanted[:count]], 0)
         )
+
+
+def _take_weights(generator: keras.Model, initial: models.Purifier) -> None:
+    """Gives a generator the weights of a purifier of the same network."""
+    model = initial.keras_model
+    theirs = [] if model is None else model.get_weights()
+    shapes = [weight.shape for weight in theirs]
+    wanted = [tuple(weight.shape) for weight in generator.weights]
+    if shapes != wanted:
+        raise ValueError(
+            f"initial_purifier must be a Keras model of the network of "
+            f"{generator.name}, with weights of shapes {wanted}, got "
+            f"{initial.name} with {shapes}"
+        )
+    generator.set_weights(theirs)
 
 
 def _checked(
@@ -498,6 +526,7 @@ def train_purifier(
     settings: LoopSettings,
     *,
     classifier: models.Classifier | None = None,
+    initial: models.Purifier | None = None,
     limit: int | None = None,
     on_checkpoint: Callable[[int, models.Purifier], None] | None = None,
 ) -> models.Purifier:
@@ -511,6 +540,7 @@ def train_purifier(
         settings: How to run.
         classifier: The target, which stays as it is; only where
             `config.needs_classifier`.
+        initial: A purifier of the same network, to begin with.
         limit: Train on the first `limit` pairs only.
         on_checkpoint: Called with the step and the purifier so far.
 
@@ -526,7 +556,7 @@ def train_purifier(
     count = min(limit or whole, whole)
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
-    trainer = PurifierTrainer(config, shape, total_steps, classifier)
+    trainer = PurifierTrainer(config, shape, total_steps, classifier, initial)
     claim(
         directory / "config.json",
         {
@@ -534,6 +564,7 @@ def train_purifier(
             "training_pairs": count,
             "training_set": _origin(adversarial_set),
             "trained_with": trained_with(config, classifier),
+            "initial_purifier": initial and initial.fingerprint,
         },
     )
     loop = TrainingLoop(trainer, directory, settings)

@@ -37,6 +37,7 @@ class Run:
         adversarial_set: Path of the training pairs; None crafts them.
         attack: Crafts them, on the training split.
         purifier: What to train.
+        initial: A purifier of the same network, to begin with.
         measurement: What to measure it on.
         limit: Train on the first `limit` images only.
         settings: How the purifier's training runs.
@@ -50,6 +51,7 @@ class Run:
     attack: attacks.Attack
     purifier: PurifierConfig
     measurement: Measurement
+    initial: models.Purifier | None = None
     limit: int | None = None
     settings: LoopSettings = LoopSettings()
     classifier_settings: LoopSettings = LoopSettings()
@@ -142,6 +144,7 @@ class Run:
             checkpoints,
             self.settings,
             classifier=classifier,
+            initial=self.initial,
             limit=self.limit,
             on_checkpoint=TrainingSummaries(
                 self.workdir / "summaries",

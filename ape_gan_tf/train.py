@@ -89,9 +89,17 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "generator",
         "ape_gan_m",
         GENERATORS,
-        "Networks of Table 6.",
+        "Networks of Table 6, or a residual one at full resolution.",
         flag_values=values,
     )
+    for name, what in (("width", "Channels"), ("depth", "Residual blocks")):
+        flags.DEFINE_integer(
+            f"generator_{name}",
+            None,
+            f"{what} of purifier_resnet.",
+            1,
+            flag_values=values,
+        )
     flags.DEFINE_integer(
         "epochs", 2, "Passes over the pairs.", 1, flag_values=values
     )
@@ -183,6 +191,13 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
 
 def _define_adversary_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
+        "initial_purifier",
+        None,
+        "Path or pretrained name of a purifier of the same network, whose "
+        "weights training begins with.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "adversary",
         "stored",
         "Who makes a step's adversarial images: stored (the training pairs), "
@@ -244,9 +259,10 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_float(
         "clean_fraction",
-        1.0,
-        "With --classification_weight, so large a share of the clean images "
-        "is purified too.",
+        None,
+        "So large a share of the clean images is purified too, in the content "
+        "and the classifier's loss. Default: all with "
+        "--classification_weight, else none.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -295,6 +311,7 @@ def build_run(values: flags.FlagValues) -> Run:
         attack=attack,
         purifier=purifier,
         measurement=measurement,
+        initial=_initial(values),
         limit=values.limit,
         settings=flag_groups.loop_settings(
             values, "training the purifier", values.xla
@@ -313,6 +330,12 @@ def _classifier(
             values, values.classifier, prefix="classifier_"
         )
     return flag_groups.load_classifier(values, dataset.image_shape, zoo=TARGETS)
+
+
+def _initial(values: flags.FlagValues) -> models.Purifier | None:
+    if values.initial_purifier is None:
+        return None
+    return flag_groups.load_purifier(values, "initial_purifier")
 
 
 def _path(text: str | None) -> Path | None:
