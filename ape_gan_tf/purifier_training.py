@@ -639,7 +639,11 @@ def trained_with(
     """
     if not config.needs_classifier or classifier is None:
         return None
-    return {"name": classifier.name, "fingerprint": classifier.fingerprint}
+    return {
+        "name": classifier.name,
+        "fingerprint": classifier.fingerprint,
+        "adversary": config.adversary,
+    }
 
 
 def _origin(adversarial_set: AdversarialSet) -> dict[str, Any]:

@@ -12,11 +12,16 @@ from pathlib import Path
 import attacks
 import data
 import models
+from ape_gan_tf import training_record
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
-from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
+from ape_gan_tf.purifier_training import (
+    PurifierConfig,
+    train_purifier,
+    trained_with,
+)
 from ape_gan_tf.serving import saved_model
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
@@ -67,6 +72,8 @@ class Run:
         adversarial_set = self._training_set(classifier)
         purifier = self._purifier(adversarial_set, classifier)
         self._export(purifier)
+        origin = trained_with(self.purifier, classifier)
+        training_record.write(self.workdir, origin)
         rows = measure(
             self.workdir,
             self.measurement.subject(self.dataset, classifier, purifier),
@@ -74,7 +81,10 @@ class Run:
             title=f"{purifier.name} before {classifier.name}, "
             f"{self.dataset.name}",
             losses=self.workdir / "checkpoints" / "losses.csv",
-            notes={"trained on": _describe(adversarial_set, self.limit)},
+            notes={
+                "trained on": _describe(adversarial_set, self.limit),
+                **training_record.notes(origin, classifier),
+            },
         )
         print(f"purifier: {self.workdir / 'purifier'}")
         return rows
