@@ -450,16 +450,19 @@ class PurifierTrainer:
             self._range_width * tf.concat([clean, also_clean], 0),
             self._range_width * purified,
         )
-        found = {"content_loss": content}
-        loss = config.content_weight * content
+        fooling = tf.constant(0.0)
         if self.discriminator is not None:
+            of_adversarial = purified[: adversarial.shape[0]]
             fooling = losses.adversarial_loss(
-                self.discriminator(
-                    purified[: adversarial.shape[0]], training=True
-                )
+                self.discriminator(of_adversarial, training=True)
             )
-            found["adversarial_loss"] = fooling
-            loss += config.adversarial_weight * fooling
+        loss = losses.generator_loss(
+            content,
+            fooling,
+            content_weight=config.content_weight,
+            adversarial_weight=config.adversarial_weight,
+        )
+        found = {"content_loss": content, "adversarial_loss": fooling}
         if config.classification_weight:
             wrong = self._classification_loss(purified, clean, labels)
             found["classification_loss"] = wrong
