@@ -168,13 +168,11 @@ class PurifierConfig:
                 "adversary must have white_box where adversary_method is "
                 f"free, got {self.adversary!r}"
             )
-        crafted = [rows[name] for name in rows if name != "stored"]
-        for each in crafted:
-            split_rows(
-                each.stop - each.start,
-                self.crafting().shares_of_starts(),
-                "adversary_starts",
-            )
+        shares = self.crafting().shares_of_starts()
+        for name, part in rows.items():
+            if name != "stored":
+                count = part.stop - part.start
+                split_rows(count, shares, "adversary_starts")
 
     def rows(self) -> dict[str, slice]:
         """Which rows of a batch are whose, in order."""
