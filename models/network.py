@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import checks
-from models import fingerprint, shapes
+from models import fingerprint, input_gradients, shapes
 
 PROBE_IMAGES = 4
 
@@ -194,7 +194,9 @@ def from_keras(
         images = keras.Input(shape, name="images")
         model = keras.Model(images, model(images), name=model.name)
     return Network(
-        function=functools.partial(model, training=False),
+        function=functools.partial(
+            input_gradients.accelerate(model), training=False
+        ),
         image_shape=shape,
         name=model.name,
         identity=fingerprint.of_keras_architecture(model),

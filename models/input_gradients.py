@@ -1,0 +1,246 @@
+"""Convolutions whose gradient by their input is a product of matrices.
+
+An attack waits for the gradient of the classifier by its images. Where a kernel
+is as large as its output, TensorFlow's kernel for that gradient takes three to
+ten times as long on a processor as the convolution itself; one product of
+matrices and a sum of the patches that it gives take little longer than that.
+Target C has two such convolutions, as have discriminators that end in one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def accelerate(model: keras.Model) -> keras.Model:
+    """Returns a model of the same values, whose input gradients are faster.
+
+    It shares layers and weights with `model`, which is not altered, and is for
+    calling only: save and export the original. Models inside the model stay as
+    they are.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        `model` itself where there is nothing to gain: no convolution of the
+        kind, layers that cannot be exchanged, or a GPU, whose kernels are
+        fast.
+    """
+    if tf.config.list_physical_devices("GPU") or not _gains(model):
+        return model
+    # Without what the model is compiled with, which a clone would copy.
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    return keras.models.clone_model(bare, clone_function=_exchange)
+
+
+def _gains(model: keras.Model) -> bool:
+    # No subclass, which may have a call of its own.
+    is_known = type(model) in (keras.Sequential, _functional())
+    return is_known and any(_is_exchangeable(x) for x in model.layers)
+
+
+@functools.cache
+def _functional() -> type:
+    """The class of functional models, which has no public name."""
+    images = keras.Input((1,))
+    return type(keras.Model(images, images))
+
+
+def _exchange(layer: Any) -> Any:
+    return MatrixGradientConv2D(layer) if _is_exchangeable(layer) else layer
+
+
+def _is_exchangeable(layer: Any) -> bool:
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.data_format == "channels_last"
+        and layer.groups == 1
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.strides[0] == layer.strides[1]
+        and layer.compute_dtype == "float32"
+        and not getattr(layer, "lora_enabled", False)
+        and _covers(layer.kernel_size, layer.output.shape[1:3])
+    )
+
+
+def _covers(kernel_size: Any, output_size: Any) -> bool:
+    return None not in output_size and all(
+        kernel >= output > 0
+        for kernel, output in zip(kernel_size, output_size, strict=True)
+    )
+
+
+class MatrixGradientConv2D(keras.layers.Layer):
+    """Calls a convolution of somebody else's, with a gradient of its own.
+
+    Args:
+        convolution: Channels last, without groups and dilation, of one stride.
+    """
+
+    def __init__(self, convolution: keras.layers.Conv2D) -> None:
+        super().__init__(name=convolution.name, trainable=convolution.trainable)
+        self.convolution = convolution
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        layer = self.convolution
+        outputs = convolve(
+            images,
+            tf.convert_to_tensor(layer.kernel),
+            layer.strides[0],
+            layer.padding.upper(),
+        )
+        if layer.use_bias:
+            outputs += layer.bias
+        return layer.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.convolution.compute_output_shape(input_shape)
+
+
+def convolve(
+    images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str
+) -> tf.Tensor:
+    """tf.nn.conv2d, with a gradient by `images` that is a matrix product.
+
+    Args:
+        images: float32 `[B, H, W, C]`, of known H, W and C.
+        kernel: float32 `[h, w, C, F]`.
+        stride: Along both axes.
+        padding: "SAME" or "VALID".
+
+    Returns:
+        float32 `[B, H', W', F]`.
+    """
+
+    @tf.custom_gradient
+    def function(images: tf.Tensor, kernel: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                input=images,
+                filter_sizes=tf.shape(kernel),
+                out_backprop=upstream,
+                strides=[1, stride, stride, 1],
+                padding=padding,
+            )
+            size = images.shape[1:3]
+            return input_gradient(
+                upstream, kernel, size, stride, padding
+            ), by_kernel
+
+        return tf.nn.conv2d(images, kernel, stride, padding), gradient
+
+    return function(images, kernel)
+
+
+def input_gradient(
+    upstream: tf.Tensor,
+    kernel: tf.Tensor,
+    size: Any,
+    stride: int,
+    padding: str,
+) -> tf.Tensor:
+    """The gradient of a convolution by its input.
+
+    Args:
+        upstream: float32 `[B, H', W', F]`, the gradient by its output.
+        kernel: float32 `[h, w, C, F]`.
+        size: H and W of the input.
+        stride: Along both axes.
+        padding: "SAME" or "VALID".
+
+    Returns:
+        float32 `[B, H, W, C]`.
+    """
+    if tuple(upstream.shape[1:3]) == (1, 1):
+        # One patch, which overlaps with none.
+        total = tf.tensordot(upstream[:, 0, 0], kernel, [[1], [3]])
+    else:
+        total = _sum_of_patches(upstream, kernel, stride)
+    before = [
+        _padding_before(inner, outer, side, stride, padding)
+        for inner, outer, side in zip(
+            size, upstream.shape[1:3], kernel.shape[:2], strict=True
+        )
+    ]
+    return _crop(total, before, size)
+
+
+def _sum_of_patches(
+    upstream: tf.Tensor, kernel: tf.Tensor, stride: int
+) -> tf.Tensor:
+    """What each output gives back to its patch, added: all that is reached.
+
+    Pixels are taken in blocks of stride x stride, so that the patches of
+    neighbours lie a block apart, and whole blocks are added.
+    """
+    blocks = _in_blocks(kernel, stride)
+    _, rows, columns, _ = blocks.shape
+    patches = tf.tensordot(upstream, blocks, 1)
+    lines = []
+    for row in range(rows):
+        parts = [
+            tf.pad(
+                patches[:, :, :, row, column],
+                [[0, 0], [0, 0], [column, columns - 1 - column], [0, 0]],
+            )
+            for column in range(columns)
+        ]
+        lines.append(
+            tf.pad(
+                tf.add_n(parts),
+                [[0, 0], [row, rows - 1 - row], [0, 0], [0, 0]],
+            )
+        )
+    total = tf.add_n(lines)
+    return total if stride == 1 else tf.nn.depth_to_space(total, stride)
+
+
+def _in_blocks(kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """`[h, w, C, F]` as `[F, rows, columns, stride * stride * C]`."""
+    height, width, channels, filters = kernel.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    whole = tf.pad(
+        kernel,
+        [
+            [0, rows * stride - height],
+            [0, columns * stride - width],
+            [0, 0],
+            [0, 0],
+        ],
+    )
+    split = tf.reshape(
+        whole, [rows, stride, columns, stride, channels, filters]
+    )
+    return tf.reshape(
+        tf.transpose(split, [5, 0, 2, 1, 3, 4]),
+        [filters, rows, columns, stride * stride * channels],
+    )
+
+
+def _padding_before(
+    inner: int, outer: int, side: int, stride: int, padding: str
+) -> int:
+    """How many zeros TensorFlow puts before a row of `inner` pixels."""
+    if padding == "VALID":
+        return 0
+    return max((outer - 1) * stride + side - inner, 0) // 2
+
+
+def _crop(total: tf.Tensor, before: list[int], size: Any) -> tf.Tensor:
+    """The image's own part, with zeros where no patch reaches."""
+    (top, left), (height, width) = before, size
+    kept = total[:, top : top + height, left : left + width]
+    return tf.pad(
+        kept,
+        [
+            [0, 0],
+            [0, height - kept.shape[1]],
+            [0, width - kept.shape[2]],
+            [0, 0],
+        ],
+    )

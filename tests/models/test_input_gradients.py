@@ -1,0 +1,153 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from models import input_gradients
+from models.input_gradients import accelerate, convolve, input_gradient
+
+CASES = [
+    # size, kernel, channels, filters, stride, padding
+    ((14, 14), (6, 6), 3, 5, 2, "VALID"),
+    ((5, 5), (5, 5), 4, 3, 1, "VALID"),
+    ((7, 6), (7, 6), 2, 3, 2, "VALID"),
+    ((9, 8), (4, 5), 3, 2, 2, "SAME"),
+    ((9, 11), (3, 2), 2, 4, 3, "VALID"),
+    ((10, 10), (3, 3), 1, 2, 4, "SAME"),
+    ((6, 6), (5, 5), 2, 3, 1, "SAME"),
+    ((8, 8), (2, 2), 2, 3, 3, "VALID"),
+    ((1, 1), (1, 1), 2, 3, 1, "VALID"),
+]
+
+
+@pytest.mark.parametrize(
+    "size, side, channels, filters, stride, padding", CASES
+)
+def test_it_is_the_gradient_that_tensorflow_takes(
+    size, side, channels, filters, stride, padding
+):
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.normal(size=(3, *size, channels)))
+    kernel = tf.constant(generator.normal(size=(*side, channels, filters)))
+    outputs = tf.nn.conv2d(images, kernel, stride, padding)
+    upstream = tf.constant(generator.normal(size=outputs.shape))
+    expected = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(images),
+        filter=kernel,
+        out_backprop=upstream,
+        strides=[1, stride, stride, 1],
+        padding=padding,
+    )
+    found = input_gradient(upstream, kernel, size, stride, padding)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_values_and_the_gradient_by_the_kernel_are_tensorflow_s():
+    generator = np.random.default_rng(1)
+    images = tf.constant(generator.normal(size=(2, 7, 7, 3)))
+    kernel = tf.constant(generator.normal(size=(4, 4, 3, 2)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([images, kernel])
+        ours = convolve(images, kernel, 2, "SAME")
+        theirs = tf.nn.conv2d(images, kernel, 2, "SAME")
+        losses = [tf.reduce_sum(x**3) for x in (ours, theirs)]
+    np.testing.assert_array_equal(ours, theirs)
+    for variable in (images, kernel):
+        ours, theirs = (tape.gradient(x, variable) for x in losses)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def _logits_and_gradient(function, images):
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = function(images)
+        loss = tf.reduce_sum(tf.square(logits))
+    return logits.numpy(), tape.gradient(loss, images).numpy()
+
+
+@pytest.fixture(scope="module")
+def target_c():
+    return models.target("C", (28, 28, 1), 10, seed=3)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = np.random.default_rng(2)
+    return tf.constant(generator.random((4, 28, 28, 1), dtype=np.float32))
+
+
+def test_target_c_has_the_same_logits_and_gradients(target_c, images):
+    quick = accelerate(target_c)
+    assert quick is not target_c
+    kinds = [type(x).__name__ for x in quick.layers]
+    assert kinds.count("MatrixGradientConv2D") == 2
+    ours = _logits_and_gradient(tf.function(quick), images)
+    theirs = _logits_and_gradient(target_c, images)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+
+
+def test_weights_are_shared(images):
+    model = models.target("C", (28, 28, 1), 10, seed=4)
+    quick = accelerate(model)
+    model.set_weights([np.zeros_like(x) for x in model.get_weights()])
+    np.testing.assert_array_equal(quick(images), np.zeros((4, 10)))
+
+
+def test_the_classifier_s_own_model_is_the_one_that_was_given(target_c):
+    layers = list(target_c.layers)
+    classifier = models.Classifier.from_keras(target_c)
+    assert classifier.keras_model is target_c
+    assert target_c.layers == layers
+    assert not any(
+        isinstance(x, input_gradients.MatrixGradientConv2D) for x in layers
+    )
+
+
+def _small(*layers):
+    return keras.Sequential([keras.Input((8, 8, 2)), *layers])
+
+
+class Subclass(keras.Model):
+    def call(self, images):
+        return images
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _small(keras.layers.Conv2D(3, 3)),
+        _small(keras.layers.Conv2D(4, 8, groups=2)),
+        _small(keras.layers.Conv2D(3, 4, dilation_rate=2)),
+        _small(keras.layers.Conv2D(3, 8, strides=(1, 2))),
+        _small(keras.layers.Conv2D(3, 8, dtype="mixed_bfloat16")),
+        _small(keras.layers.DepthwiseConv2D(8)),
+        _small(_small(keras.layers.Conv2D(3, 8))),
+        Subclass(),
+    ],
+)
+def test_other_models_stay_as_they_are(model):
+    assert accelerate(model) is model
+
+
+def test_a_compiled_model_needs_nothing_of_what_it_is_compiled_with(images):
+    model = _small(keras.layers.Conv2D(3, 8), keras.layers.Flatten())
+    model.compile(loss=lambda labels, outputs: outputs)
+    pixels = images[:, :8, :8]
+    pixels = tf.concat([pixels, pixels], -1)
+    np.testing.assert_allclose(accelerate(model)(pixels), model(pixels))
+
+
+def test_a_layer_that_is_called_twice_is_called_twice(images):
+    shared = keras.layers.Conv2D(3, 8, activation="relu", use_bias=False)
+    pixels = keras.Input((8, 8, 1))
+    outputs = shared(pixels) + shared(1.0 - pixels)
+    model = keras.Model(pixels, outputs)
+    pixels = images[:, :8, :8]
+    quick = accelerate(model)
+    assert quick is not model
+    ours = _logits_and_gradient(quick, pixels)
+    theirs = _logits_and_gradient(model, pixels)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
