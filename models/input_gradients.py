@@ -24,7 +24,7 @@ def accelerate(model: keras.Model) -> keras.Model:
     they are.
 
     Args:
-        model: Any Keras model.
+        model: A Keras model of one input and one output.
 
     Returns:
         `model` itself where there is nothing to gain: no convolution of the
@@ -34,7 +34,7 @@ def accelerate(model: keras.Model) -> keras.Model:
     if tf.config.list_physical_devices("GPU") or not _gains(model):
         return model
     # Without what the model is compiled with, which a clone would copy.
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return keras.models.clone_model(bare, clone_function=_exchange)
 
 
