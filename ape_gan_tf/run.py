@@ -17,11 +17,8 @@ from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
-from ape_gan_tf.purifier_training import (
-    PurifierConfig,
-    train_purifier,
-    trained_with,
-)
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import train_purifier, trained_with
 from ape_gan_tf.serving import saved_model
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
-    from ape_gan_tf.purifier_training import PurifierConfig
+    from ape_gan_tf.purifier_config import PurifierConfig
     from ape_gan_tf.run import Run
 
 
@@ -284,7 +284,7 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
 
 def purifier_config(values: flags.FlagValues) -> PurifierConfig:
     """What to train, by the flags of the same names."""
-    from ape_gan_tf.purifier_training import PurifierConfig
+    from ape_gan_tf.purifier_config import PurifierConfig
 
     fields = dataclasses.fields(PurifierConfig)
     named: dict[str, Any] = {f.name: values[f.name].value for f in fields}

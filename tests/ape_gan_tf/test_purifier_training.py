@@ -10,11 +10,8 @@ import tensorflow as tf
 import models
 from ape_gan_tf import losses
 from ape_gan_tf.loss_history import read_losses
-from ape_gan_tf.purifier_training import (
-    PurifierConfig,
-    PurifierTrainer,
-    train_purifier,
-)
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import PurifierTrainer, train_purifier
 from ape_gan_tf.training_loop import LoopSettings
 
 SHAPE = (8, 8, 1)
