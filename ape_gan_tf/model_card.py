@@ -32,7 +32,10 @@ def card(name: str, record: Record) -> str:
 
 
 def _facts(record: Record) -> str:
-    network = ", ".join(f"{k} {v}" for k, v in record.network.items())
+    # What another network has, and this one does not, is None.
+    network = ", ".join(
+        f"{k} {v}" for k, v in record.network.items() if v is not None
+    )
     versions = ", ".join(f"{k} {v}" for k, v in record.package_versions.items())
     facts = {
         record.kind: network,

@@ -104,6 +104,8 @@ def test_the_record_has_all_that_shapes_the_network(folder):
         "decoder_activation": "leaky_relu",
         "output": "sigmoid",
         "batch_norm_momentum": 0.99,
+        "width": None,
+        "depth": None,
     }
     record = read_record(folder / "tiny_classifier.json")
     assert record.network == {
