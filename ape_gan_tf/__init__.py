@@ -19,7 +19,7 @@ _EXPORTS = {
     "ClassifierConfig": ("ape_gan_tf.classifier_training", "ClassifierConfig"),
     "LoopSettings": ("ape_gan_tf.training_loop", "LoopSettings"),
     "Purifier": ("ape_gan_tf.purifier", "Purifier"),
-    "PurifierConfig": ("ape_gan_tf.purifier_training", "PurifierConfig"),
+    "PurifierConfig": ("ape_gan_tf.purifier_config", "PurifierConfig"),
     "craft_set": ("ape_gan_tf.crafting", "craft"),
     "export_purifier": ("ape_gan_tf.serving.saved_model", "export"),
     "get_attack": ("attacks", "get"),

@@ -32,6 +32,7 @@ def assess(
     baselines: Sequence[models.Purifier] = (),
     title: str,
     command: str,
+    notes: Mapping[str, str] | None = None,
 ) -> Page:
     """Writes `metrics.json`, both reports and the figures; prints the page.
 
@@ -43,6 +44,7 @@ def assess(
             purifier.
         title: Of the report.
         command: What to run to get the same figures.
+        notes: What else the report shall say of where they come from.
 
     Returns:
         What the reports say.
@@ -63,7 +65,7 @@ def assess(
         ],
         warnings=sanity_checks.check(rows, robustness.attacker.probe),
         baseline_warnings=list(_of_baselines(others)),
-        provenance=provenance(subject),
+        provenance={**(notes or {}), **provenance(subject)},
         command=command,
         epsilons=plan.epsilons,
     )

@@ -2,9 +2,12 @@
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine")
+ADVERSARY_METHODS = ("pgd", "free")
+CONSISTENCIES = ("labels", "kl")
+NORMS = ("linf", "l2")
 WEIGHTS_DTYPES = ("float16", "float32")
 TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
-GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")
+GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m", "purifier_resnet")
 APPLICATIONS = ("inception_v3", "mobilenet_v2", "resnet50")
 TABLES = ("targets", "1", "2", "3", "4", "7", "8", "9")
 GRADIENTS = ("auto", "plain", "bpda", "eot")

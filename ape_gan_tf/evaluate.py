@@ -146,10 +146,12 @@ def _evaluate(
     workdir: Path,
 ) -> None:
     """Fresh attacks, by all who are asked for."""
+    from ape_gan_tf import training_record
     from ape_gan_tf.assessment import assess
     from ape_gan_tf.robustness import Plan
 
     shape = subject.dataset.image_shape
+    origin = training_record.read(values.purifier) if values.purifier else None
     plan = Plan(
         attacks=asked,
         threat_models=_threat_models(values),
@@ -167,6 +169,7 @@ def _evaluate(
         title=_title(subject),
         command="python -m ape_gan_tf.evaluate "
         f"--flagfile={workdir / 'flags.txt'} --workdir=AGAIN",
+        notes=training_record.notes(origin, subject.classifier),
     )
 
 

@@ -231,12 +231,16 @@ def define_purifier_flag(values: flags.FlagValues) -> None:
     )
 
 
-def load_purifier(values: flags.FlagValues) -> models.Purifier:
-    """The purifier of `--purifier`."""
+def load_purifier(
+    values: flags.FlagValues, flag: str = "purifier"
+) -> models.Purifier:
+    """The purifier of `--purifier`, or of another flag."""
     from ape_gan_tf.purifier import Purifier
 
-    _is_pretrained("purifier", values.purifier)  # Or else there is a path.
-    return Purifier.load(values.purifier)
+    name: str = getattr(values, flag)
+    # Or else there is a path.
+    _is_pretrained("purifier", name, flag=flag)
+    return Purifier.load(name)
 
 
 def define_computation_flags(values: flags.FlagValues) -> None:

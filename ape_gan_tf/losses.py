@@ -91,3 +91,34 @@ def generator_loss(
     and 0.02.
     """
     return content_weight * content + adversarial_weight * adversarial
+
+
+def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The cross-entropy of the true labels, the classifier's own loss.
+
+    Args:
+        logits: float32 `[B, K]`, of the frozen classifier on purified images.
+        labels: int64 `[B]`.
+
+    Returns:
+        A float32 scalar of 0 or more.
+    """
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    )
+
+
+def consistency_loss(logits: tf.Tensor, clean_logits: tf.Tensor) -> tf.Tensor:
+    """KL(p || q): q on purified images from p on the clean ones.
+
+    Args:
+        logits: float32 `[B, K]`, of the frozen classifier on purified images.
+        clean_logits: float32 `[B, K]`, of the same on clean images as they
+            are; no gradient goes through them.
+
+    Returns:
+        A float32 scalar of 0 or more.
+    """
+    wanted = tf.nn.log_softmax(tf.stop_gradient(clean_logits))
+    gap = wanted - tf.nn.log_softmax(logits)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(wanted) * gap, -1))

@@ -32,7 +32,10 @@ def card(name: str, record: Record) -> str:
 
 
 def _facts(record: Record) -> str:
-    network = ", ".join(f"{k} {v}" for k, v in record.network.items())
+    # What another network has, and this one does not, is None.
+    network = ", ".join(
+        f"{k} {v}" for k, v in record.network.items() if v is not None
+    )
     versions = ", ".join(f"{k} {v}" for k, v in record.package_versions.items())
     facts = {
         record.kind: network,
@@ -61,10 +64,16 @@ def _usage(name: str, record: Record) -> str:
 
 def _training(record: Record) -> str:
     commands = "\n".join(f"    {line}" for line in record.recipe)
-    return (
-        f"- data: {record.training_data}\n- seed: {record.training_seed}\n\n"
-        f"{commands}"
-    )
+    facts = [
+        f"- data: {record.training_data}",
+        f"- seed: {record.training_seed}",
+    ]
+    if record.trained_with is not None:
+        facts.append(
+            f"- before {record.trained_with['name']}, which stayed as it is: "
+            f"`{record.trained_with['fingerprint']}`"
+        )
+    return "\n".join(facts) + f"\n\n{commands}"
 
 
 def _errors(record: Record, rows: Sequence[Row]) -> str:

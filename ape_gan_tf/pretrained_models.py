@@ -48,6 +48,9 @@ class Record:
         rounding_cost: By how many points `weights_dtype` in place of float32
             raises the clean error, behind a purifier that under FGSM too.
         package_versions: Of the packages that made the release.
+        trained_with: `name` and `fingerprint` of the frozen classifier that
+            a purifier was trained with, and the `adversary`; None where it
+            was trained on pairs alone.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class Record:
     rows: list[dict[str, Any]]
     rounding_cost: float
     package_versions: dict[str, str]
+    trained_with: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in the file."""

@@ -13,158 +13,92 @@ import tensorflow as tf
 import data
 import models
 from ape_gan_tf import losses, optimizers
-from ape_gan_tf.choices import PRECISIONS, SCHEDULES
+from ape_gan_tf.adversaries import BatchAdversary
+from ape_gan_tf.purifier_config import PurifierConfig
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
+from ape_gan_tf.weight_average import WeightAverage
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
 from data.augmentation import noise_some, sparsify_some
-from data.checks import (
-    check_in_range,
-    check_one_of,
-    check_positive_integer,
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PurifierConfig:
-    """All that decides what a purifier becomes; the defaults are the paper's.
-
-    Attributes:
-        generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6).
-        epochs: Passes over the adversarial set; the last batch of each is
-            dropped where it is not full.
-        batch_size: 64 in the paper (16 on ImageNet).
-        learning_rate: Of both optimizers (Adam), 2e-4 in the paper.
-        adam_beta1: Not given in the paper; 0.5 in the released code.
-        schedule: `constant`, or `cosine` decay to zero.
-        content_loss: `mse` (Eq. 13) or `root_mse` (released code).
-        content_weight: xi_1 of Eq. 12.
-        adversarial_weight: xi_2 of Eq. 12.
-        generator_steps: Generator steps an iteration; two in Sec. 4.1.3.
-        kernel_size: 3 in Table 6, 5 in the released code.
-        decoder_activation: `leaky_relu`, or `relu` as in the released code.
-        output: `sigmoid`, or `tanh` on [-1, 1] as in the released code; the
-            content loss is taken in the output's own range.
-        batch_norm_momentum: Of the moving averages used outside training.
-        training_noise_fraction: Share of the pairs, drawn anew in each step,
-            whose adversarial image gives way to the clean one with Gaussian
-            noise, clipped to [0, 1]; the paper has none.
-        training_noise_variance: The variance of an image's noise is drawn
-            from [0, training_noise_variance].
-        training_sparse_fraction: Share of the pairs, drawn anew in each step,
-            whose perturbation is kept at random positions alone and made
-            strong there; the paper has none. It needs no other attack.
-        training_sparse_density: The share of such positions in an image is
-            drawn from [0, training_sparse_density].
-        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
-        seed: Of the initial weights and of the order of the data.
-    """
-
-    generator: str = "ape_gan_m"
-    epochs: int = 2
-    batch_size: int = 64
-    learning_rate: float = 2e-4
-    adam_beta1: float = 0.9
-    schedule: str = "constant"
-    content_loss: str = "mse"
-    content_weight: float = 0.7
-    adversarial_weight: float = 0.3
-    generator_steps: int = 2
-    kernel_size: int = 3
-    decoder_activation: str = "leaky_relu"
-    output: str = "sigmoid"
-    batch_norm_momentum: float = 0.99
-    training_noise_fraction: float = 0.0
-    training_noise_variance: float = 0.05
-    training_sparse_fraction: float = 0.0
-    training_sparse_density: float = 0.1
-    precision: str = "float32"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_one_of(self.generator, models.GENERATORS, "generator")
-        check_one_of(self.content_loss, losses.CONTENT_LOSSES, "content_loss")
-        check_one_of(self.schedule, SCHEDULES, "schedule")
-        check_one_of(self.precision, PRECISIONS, "precision")
-        for name in ("epochs", "batch_size", "generator_steps"):
-            check_positive_integer(getattr(self, name), name)
-        check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
-        # At 1 Adam divides by zero.
-        check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
-        for name in ("content_weight", "adversarial_weight"):
-            check_in_range(getattr(self, name), 0.0, 1e6, name)
-        for name in (
-            "training_noise_fraction",
-            "training_noise_variance",
-            "training_sparse_fraction",
-            "training_sparse_density",
-        ):
-            check_in_range(getattr(self, name), 0.0, 1.0, name)
-
-    def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
-        """The purifier's network, with freshly drawn weights."""
-        return models.generator(
-            self.generator,
-            image_shape,
-            kernel_size=self.kernel_size,
-            decoder_activation=self.decoder_activation,
-            output=self.output,
-            batch_norm_momentum=self.batch_norm_momentum,
-            seed=2 * self.seed,
-        )
-
-    def build_discriminator(
-        self, image_shape: tuple[int, int, int]
-    ) -> keras.Model:
-        return models.discriminator(
-            self.generator,
-            image_shape,
-            kernel_size=self.kernel_size,
-            batch_norm_momentum=self.batch_norm_momentum,
-            seed=2 * self.seed + 1,
-        )
 
 
 class PurifierTrainer:
-    """One discriminator step, then two generator steps, on the same batch.
+    """One discriminator step, then the generator's steps, on the same batch.
+
+    Without an adversarial loss there is no discriminator.
 
     Args:
         config: What to train.
         image_shape: (height, width, channels).
         total_steps: Iterations in all, over which the learning rate decays.
+        classifier: The target, which stays as it is; only where
+            `config.needs_classifier`.
+        initial: A purifier of the same network, whose weights training
+            begins with; None draws them.
 
     Attributes:
         generator: Keras model, images -> images in [0, 1].
-        discriminator: Keras model, images -> logits of being clean.
-    """
+        discriminator: Keras model, images -> logits of being clean, or None.
+        loss_names: Of what `train_step` returns.
 
-    loss_names: tuple[str, ...] = (
-        "discriminator_loss",
-        "generator_loss",
-        "content_loss",
-        "adversarial_loss",
-    )
+    Raises:
+        ValueError: The classifier is missing, or for images of another shape.
+    """
 
     def __init__(
         self,
         config: PurifierConfig,
         image_shape: tuple[int, int, int],
         total_steps: int,
+        classifier: models.Classifier | None = None,
+        initial: models.Purifier | None = None,
     ) -> None:
         self._config = config
         self._image_shape = image_shape
+        self._classifier: Any = _checked(classifier, config, image_shape)
         # Content is compared in the generator's own range: [-1, 1] of tanh.
         self._range_width = 2.0 if config.output == "tanh" else 1.0
+        self.discriminator: Any = None
         with optimizers.precision_scope(config.precision):
             self.generator = config.build_generator(image_shape)
-            self.discriminator = config.build_discriminator(image_shape)
+            if initial is not None:
+                _take_weights(self.generator, initial)
+            if config.adversarial_weight:
+                self.discriminator = config.build_discriminator(image_shape)
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
             total_steps * config.generator_steps,
         )
-        self._d_optimizer = self._optimizer(
-            self.discriminator.trainable_variables, total_steps
+        if self.discriminator is not None:
+            self._d_optimizer = self._optimizer(
+                self.discriminator.trainable_variables, total_steps
+            )
+        self._adversary = BatchAdversary(
+            config.rows(),
+            config.crafting(),
+            total_steps,
+            self._purify,
+            self._classifier,
+            is_free=config.adversary_method == "free",
         )
+        self._average: WeightAverage | None = None
+        if config.ema_decay:
+            self._average = WeightAverage(
+                [each.value for each in self.generator.weights],
+                config.ema_decay,
+            )
+        self.loss_names: tuple[str, ...] = self._names_of_losses()
+
+    def _names_of_losses(self) -> tuple[str, ...]:
+        config = self._config
+        names = {
+            "discriminator_loss": config.adversarial_weight,
+            "generator_loss": True,
+            "content_loss": True,
+            "adversarial_loss": config.adversarial_weight,
+            "classification_loss": config.classification_weight,
+        }
+        return tuple(name for name, is_there in names.items() if is_there)
 
     def _optimizer(self, variables: list[Any], steps: int) -> keras.Optimizer:
         config = self._config
@@ -177,10 +111,17 @@ class PurifierTrainer:
         return optimizers.prepare(adam, variables, config.precision)
 
     def purifier(self) -> models.Purifier:
-        """The purifier as trained so far: a float32 copy of the generator."""
+        """The purifier as trained so far: a float32 copy of the generator.
+
+        Where there is a moving average of its weights, it has that.
+        """
         with optimizers.precision_scope("float32"):
             copy = self._config.build_generator(self._image_shape)
-        copy.set_weights(self.generator.get_weights())
+        copy.set_weights(
+            self.generator.get_weights()
+            if self._average is None
+            else self._average.values()
+        )
         return models.Purifier.from_keras(copy)
 
     @property
@@ -192,25 +133,53 @@ class PurifierTrainer:
         return [each.value for each in self.discriminator.trainable_variables]
 
     def trackables(self) -> dict[str, Any]:
-        """Both networks and both optimizers, for a checkpoint."""
-        return {
+        """The networks, their optimizers and averages, for a checkpoint."""
+        found = {
             "generator": self.generator,
-            "discriminator": self.discriminator,
             "g_optimizer": self._g_optimizer,
-            "d_optimizer": self._d_optimizer,
         }
+        if self.discriminator is not None:
+            found["discriminator"] = self.discriminator
+            found["d_optimizer"] = self._d_optimizer
+        if self._average is not None:
+            found["average"] = self._average.trackables()
+        return found
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One iteration of Sec. 4.1.3; the losses are in `loss_names` order.
 
         Args:
-            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`.
+            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`;
+                where the classifier is needed also `labels`, int64 `[B]`, and
+                `step`, int64 scalar, on which random choices depend.
         """
-        clean, adversarial = batch["images"], batch["adversarial"]
-        d_loss = self._discriminator_step(clean, adversarial)
+        clean = batch["images"]
+        labels = self._labels(batch)
+        adversarial = self._adversary(batch, labels)
+        found: dict[str, tf.Tensor] = {}
+        if self.discriminator is not None:
+            found["discriminator_loss"] = self._discriminator_step(
+                clean, adversarial
+            )
         for _ in range(self._config.generator_steps):
-            g_losses = self._generator_step(clean, adversarial)
-        return (d_loss, *g_losses)
+            g_losses, gradient = self._generator_step(
+                clean, adversarial, labels
+            )
+            if gradient is not None:
+                adversarial = self._adversary.move(batch, adversarial, gradient)
+        found |= g_losses
+        return tuple(found[name] for name in self.loss_names)
+
+    def _labels(self, batch: dict[str, tf.Tensor]) -> tf.Tensor | None:
+        """What the adversary leads away from: labels, or what stands for it."""
+        if self._classifier is None:
+            return None
+        if self._config.consistency == "labels":
+            return batch["labels"]
+        return tf.argmax(self._classifier(batch["images"]), -1)
+
+    def _purify(self, images: tf.Tensor) -> tf.Tensor:
+        return self.generator(images, training=False)
 
     def _discriminator_step(
         self, clean: tf.Tensor, adversarial: tf.Tensor
@@ -230,32 +199,115 @@ class PurifierTrainer:
         return d_loss
 
     def _generator_step(
-        self, clean: tf.Tensor, adversarial: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        config = self._config
+        self,
+        clean: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor | None = None,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """Returns the losses and, of method `free`, the images' gradient."""
+        is_free = self._config.adversary_method == "free"
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._g_variables)
-            purified = self.generator(adversarial, training=True)
-            content = losses.content_loss(
-                config.content_loss,
-                self._range_width * clean,
-                self._range_width * purified,
-            )
-            fooling = losses.adversarial_loss(
-                self.discriminator(purified, training=True)
-            )
-            g_loss = losses.generator_loss(
-                content,
-                fooling,
-                content_weight=config.content_weight,
-                adversarial_weight=config.adversarial_weight,
-            )
-            scaled = self._g_optimizer.scale_loss(g_loss)
-        self._g_optimizer.apply(
-            tape.gradient(scaled, self._g_variables),
-            self.generator.trainable_variables,
+            if is_free:
+                tape.watch(adversarial)
+            found = self._generator_losses(clean, adversarial, labels)
+            scaled = self._g_optimizer.scale_loss(found["generator_loss"])
+        watched = [*self._g_variables, *([adversarial] if is_free else [])]
+        gradients = tape.gradient(scaled, watched)
+        gradient = gradients.pop() if is_free else None
+        self._g_optimizer.apply(gradients, self.generator.trainable_variables)
+        if self._average is not None:
+            self._average.update()
+        return found, gradient
+
+    def _generator_losses(
+        self,
+        clean: tf.Tensor,
+        adversarial: tf.Tensor,
+        labels: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
+        """All of Eq. 12 and the classifier's, from one forward pass."""
+        config = self._config
+        also_clean = clean[: self._config.clean_count]
+        # In one batch, so that batch normalisation sees both.
+        purified = self.generator(
+            tf.concat([adversarial, also_clean], 0), training=True
         )
-        return g_loss, content, fooling
+        content = losses.content_loss(
+            config.content_loss,
+            self._range_width * tf.concat([clean, also_clean], 0),
+            self._range_width * purified,
+        )
+        fooling = tf.constant(0.0)
+        if self.discriminator is not None:
+            of_adversarial = purified[: adversarial.shape[0]]
+            fooling = losses.adversarial_loss(
+                self.discriminator(of_adversarial, training=True)
+            )
+        loss = losses.generator_loss(
+            content,
+            fooling,
+            content_weight=config.content_weight,
+            adversarial_weight=config.adversarial_weight,
+        )
+        found = {"content_loss": content, "adversarial_loss": fooling}
+        if config.classification_weight:
+            wrong = self._classification_loss(purified, clean, labels)
+            found["classification_loss"] = wrong
+            loss += config.classification_weight * wrong
+        return {**found, "generator_loss": loss}
+
+    def _classification_loss(
+        self, purified: tf.Tensor, clean: tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
+        """The frozen classifier's, on adversarial and clean images."""
+        count = self._config.clean_count
+        logits = self._classifier(purified)
+        if self._config.consistency == "labels":
+            return losses.classification_loss(
+                logits, tf.concat([labels, labels[:count]], 0)
+            )
+        wanted = self._classifier(clean)
+        return losses.consistency_loss(
+            logits, tf.concat([wanted, wanted[:count]], 0)
+        )
+
+
+def _take_weights(generator: keras.Model, initial: models.Purifier) -> None:
+    """Gives a generator the weights of a purifier of the same network."""
+    model = initial.keras_model
+    theirs = [] if model is None else model.get_weights()
+    shapes = [weight.shape for weight in theirs]
+    wanted = [tuple(weight.shape) for weight in generator.weights]
+    if shapes != wanted:
+        raise ValueError(
+            f"initial_purifier must be a Keras model of the network of "
+            f"{generator.name}, with weights of shapes {wanted}, got "
+            f"{initial.name} with {shapes}"
+        )
+    generator.set_weights(theirs)
+
+
+def _checked(
+    classifier: models.Classifier | None,
+    config: PurifierConfig,
+    image_shape: tuple[int, int, int],
+) -> models.Classifier | None:
+    """The classifier, if training needs one and it fits."""
+    if not config.needs_classifier:
+        return None
+    if classifier is None:
+        raise ValueError(
+            "classifier must be given where adversary is "
+            f"{config.adversary!r} and classification_weight is "
+            f"{config.classification_weight}, got None"
+        )
+    if classifier.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"classifier must be for images of shape {tuple(image_shape)}, "
+            f"the training set's, got {classifier.image_shape}"
+        )
+    return classifier
 
 
 def train_purifier(
@@ -264,6 +316,8 @@ def train_purifier(
     directory: Path,
     settings: LoopSettings,
     *,
+    classifier: models.Classifier | None = None,
+    initial: models.Purifier | None = None,
     limit: int | None = None,
     on_checkpoint: Callable[[int, models.Purifier], None] | None = None,
 ) -> models.Purifier:
@@ -275,6 +329,9 @@ def train_purifier(
         directory: For checkpoints; one that belongs to another `config` or
             set is refused.
         settings: How to run.
+        classifier: The target, which stays as it is; only where
+            `config.needs_classifier`.
+        initial: A purifier of the same network, to begin with.
         limit: Train on the first `limit` pairs only.
         on_checkpoint: Called with the step and the purifier so far.
 
@@ -290,15 +347,17 @@ def train_purifier(
     count = min(limit or whole, whole)
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
+    trainer = PurifierTrainer(config, shape, total_steps, classifier, initial)
     claim(
         directory / "config.json",
         {
             **dataclasses.asdict(config),
             "training_pairs": count,
             "training_set": _origin(adversarial_set),
+            "trained_with": trained_with(config, classifier),
+            "initial_purifier": initial and initial.fingerprint,
         },
     )
-    trainer = PurifierTrainer(config, shape, total_steps)
     loop = TrainingLoop(trainer, directory, settings)
 
     def report(step: int) -> None:
@@ -325,12 +384,13 @@ def train_purifier(
 def _augmented(
     config: PurifierConfig, batches: tf.data.Dataset, start: int
 ) -> tf.data.Dataset:
-    """Makes some of the pairs sparse ones, and some noisy ones."""
+    """Makes some pairs sparse and some noisy; numbers what is crafted on."""
     noise, sparse = (
         config.training_noise_fraction,
         config.training_sparse_fraction,
     )
-    if noise == sparse == 0.0:
+    is_crafted = set(config.rows()) != {"stored"}
+    if noise == sparse == 0.0 and not is_crafted:
         return batches
 
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
@@ -353,10 +413,28 @@ def _augmented(
                 config.seed,
                 step,
             )
-        return {**batch, "adversarial": adversarial}
+        return {**batch, "adversarial": adversarial, "step": step}
 
     numbered = batches.enumerate(start)
     return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def trained_with(
+    config: PurifierConfig, classifier: models.Classifier | None
+) -> dict[str, Any] | None:
+    """Which classifier a purifier was trained before; None if by pairs alone.
+
+    Args:
+        config: How it is trained.
+        classifier: The frozen one.
+    """
+    if not config.needs_classifier or classifier is None:
+        return None
+    return {
+        "name": classifier.name,
+        "fingerprint": classifier.fingerprint,
+        "adversary": config.adversary,
+    }
 
 
 def _origin(adversarial_set: AdversarialSet) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def main(values: flags.FlagValues) -> None:
     if values.training_seed is None:
         raise command_line.UsageError("--training_seed must be given")
     import attacks
+    from ape_gan_tf import training_record
     from ape_gan_tf.evaluation import Subject
     from ape_gan_tf.releasing import Release, files_of, release
 
@@ -118,6 +119,9 @@ def main(values: flags.FlagValues) -> None:
         recipe=tuple(values.recipe),
         epsilons=tuple(attack_flags.parse_epsilons(values.epsilons)),
         white_box_limit=values.white_box_limit,
+        trained_with=(
+            training_record.read(values.purifier) if values.purifier else None
+        ),
     )
     output = Path(values.output)
     files = files_of(values.name, output)

@@ -43,6 +43,7 @@ class Release:
         training_seed: The seed of its training.
         recipe: The commands that trained it.
         epsilons: FGSM is measured at each.
+        trained_with: Of `training_record.read`.
         white_box_limit: PGD at the last epsilon on the released network
             itself is measured on the first so many images.
     """
@@ -56,6 +57,7 @@ class Release:
     recipe: tuple[str, ...]
     epsilons: tuple[float, ...] = (0.3,)
     white_box_limit: int = 500
+    trained_with: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -119,6 +121,7 @@ def release(what: Release, subject: Subject, folder: Path) -> Record:
         rows=[row.to_json() for row in (*rows[dtype], *attacked)],
         rounding_cost=cost,
         package_versions=package_versions(),
+        trained_with=dict(what.trained_with) if what.trained_with else None,
     )
     return _write(what.name, folder, _keras_model(chosen), record)
 

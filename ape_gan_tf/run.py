@@ -12,11 +12,13 @@ from pathlib import Path
 import attacks
 import data
 import models
+from ape_gan_tf import training_record
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
-from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import train_purifier, trained_with
 from ape_gan_tf.serving import saved_model
 from ape_gan_tf.summaries import TrainingSummaries
 from ape_gan_tf.training_loop import LoopSettings
@@ -37,6 +39,7 @@ class Run:
         adversarial_set: Path of the training pairs; None crafts them.
         attack: Crafts them, on the training split.
         purifier: What to train.
+        initial: A purifier of the same network, to begin with.
         measurement: What to measure it on.
         limit: Train on the first `limit` images only.
         settings: How the purifier's training runs.
@@ -50,6 +53,7 @@ class Run:
     attack: attacks.Attack
     purifier: PurifierConfig
     measurement: Measurement
+    initial: models.Purifier | None = None
     limit: int | None = None
     settings: LoopSettings = LoopSettings()
     classifier_settings: LoopSettings = LoopSettings()
@@ -63,8 +67,10 @@ class Run:
         self._check()
         classifier = self._target()
         adversarial_set = self._training_set(classifier)
-        purifier = self._purifier(adversarial_set)
+        purifier = self._purifier(adversarial_set, classifier)
         self._export(purifier)
+        origin = trained_with(self.purifier, classifier)
+        training_record.write(self.workdir, origin)
         rows = measure(
             self.workdir,
             self.measurement.subject(self.dataset, classifier, purifier),
@@ -72,7 +78,10 @@ class Run:
             title=f"{purifier.name} before {classifier.name}, "
             f"{self.dataset.name}",
             losses=self.workdir / "checkpoints" / "losses.csv",
-            notes={"trained on": _describe(adversarial_set, self.limit)},
+            notes={
+                "trained on": _describe(adversarial_set, self.limit),
+                **training_record.notes(origin, classifier),
+            },
         )
         print(f"purifier: {self.workdir / 'purifier'}")
         return rows
@@ -127,7 +136,9 @@ class Run:
         )
 
     def _purifier(
-        self, adversarial_set: data.AdversarialSet
+        self,
+        adversarial_set: data.AdversarialSet,
+        classifier: models.Classifier,
     ) -> models.Purifier:
         checkpoints = self.workdir / "checkpoints"
         path = self.workdir / "purifier.keras"
@@ -139,6 +150,8 @@ class Run:
             adversarial_set,
             checkpoints,
             self.settings,
+            classifier=classifier,
+            initial=self.initial,
             limit=self.limit,
             on_checkpoint=TrainingSummaries(
                 self.workdir / "summaries",

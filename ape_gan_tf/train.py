@@ -21,13 +21,20 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ape_gan_tf import attack_flags, command_line, flag_groups
-from ape_gan_tf.choices import GENERATORS, SCHEDULES, TARGETS
+from ape_gan_tf.choices import (
+    ADVERSARY_METHODS,
+    CONSISTENCIES,
+    GENERATORS,
+    NORMS,
+    SCHEDULES,
+    TARGETS,
+)
 
 if TYPE_CHECKING:
     import data
     import models
     from ape_gan_tf.classifier_training import ClassifierConfig
-    from ape_gan_tf.purifier_training import PurifierConfig
+    from ape_gan_tf.purifier_config import PurifierConfig
     from ape_gan_tf.run import Run
 
 
@@ -82,9 +89,17 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "generator",
         "ape_gan_m",
         GENERATORS,
-        "Networks of Table 6.",
+        "Networks of Table 6, or a residual one at full resolution.",
         flag_values=values,
     )
+    for name, what in (("width", "Channels"), ("depth", "Residual blocks")):
+        flags.DEFINE_integer(
+            f"generator_{name}",
+            None,
+            f"{what} of purifier_resnet.",
+            1,
+            flag_values=values,
+        )
     flags.DEFINE_integer(
         "epochs", 2, "Passes over the pairs.", 1, flag_values=values
     )
@@ -171,10 +186,105 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+    _define_adversary_flags(values)
+
+
+def _define_adversary_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "initial_purifier",
+        None,
+        "Path or pretrained name of a purifier of the same network, whose "
+        "weights training begins with.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "adversary",
+        "stored",
+        "Who makes a step's adversarial images: stored (the training pairs), "
+        "online (an attack on the classifier in each step), white_box (one "
+        "through purifier and classifier), content (one on the purifier "
+        "alone), or a mixture with weights: white_box:3,stored:1.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "adversary_method",
+        "pgd",
+        ADVERSARY_METHODS,
+        "pgd, or free: each generator step's own gradient moves the white-box "
+        "images once (Shafahi et al. 2019).",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_epsilon",
+        0.3,
+        "Radius of the ball of what is crafted in training.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "adversary_norm", "linf", NORMS, "Of that ball.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "adversary_steps",
+        7,
+        "Steps, and so gradients, of what is crafted in training.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_step_size",
+        None,
+        "Of one such step. Default: 2.5 times the radius over the steps, at "
+        "most 1.25 times the radius.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversary_warmup",
+        0.0,
+        "Share of the training over which the radius grows from zero.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "adversary_starts",
+        "clean,random,stored",
+        "Where crafting starts, a mixture as in --adversary: clean (the "
+        "image), random (in the ball), stored (the training pair's "
+        "adversarial image).",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "classification_weight",
+        0.0,
+        "Of the frozen classifier's loss on purified images.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "clean_fraction",
+        None,
+        "So large a share of the clean images is purified too, in the content "
+        "and the classifier's loss. Default: all with "
+        "--classification_weight, else none.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "consistency",
+        "labels",
+        CONSISTENCIES,
+        "The classifier's loss: cross-entropy of the labels, or its "
+        "divergence from its own answer for the clean image.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "ema_decay",
+        0.0,
+        "Of the moving average of the generator's weights, which is then "
+        "the purifier; 0 for none.",
+        flag_values=values,
+    )
+
 
 def purifier_config(values: flags.FlagValues) -> PurifierConfig:
     """What to train, by the flags of the same names."""
-    from ape_gan_tf.purifier_training import PurifierConfig
+    from ape_gan_tf.purifier_config import PurifierConfig
 
     fields = dataclasses.fields(PurifierConfig)
     named: dict[str, Any] = {f.name: values[f.name].value for f in fields}
@@ -201,6 +311,7 @@ def build_run(values: flags.FlagValues) -> Run:
         attack=attack,
         purifier=purifier,
         measurement=measurement,
+        initial=_initial(values),
         limit=values.limit,
         settings=flag_groups.loop_settings(
             values, "training the purifier", values.xla
@@ -219,6 +330,12 @@ def _classifier(
             values, values.classifier, prefix="classifier_"
         )
     return flag_groups.load_classifier(values, dataset.image_shape, zoo=TARGETS)
+
+
+def _initial(values: flags.FlagValues) -> models.Purifier | None:
+    if values.initial_purifier is None:
+        return None
+    return flag_groups.load_purifier(values, "initial_purifier")
 
 
 def _path(text: str | None) -> Path | None:

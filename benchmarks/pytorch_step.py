@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ape_gan_tf.purifier_training import PurifierConfig
+from ape_gan_tf.purifier_config import PurifierConfig
 
 IMAGE_SHAPE = (28, 28, 1)
 

@@ -46,7 +46,8 @@ from rounds import (
 
 import data
 from ape_gan_tf import command_line, train
-from ape_gan_tf.purifier_training import PurifierConfig, PurifierTrainer
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import PurifierTrainer
 from ape_gan_tf.training_loop import (
     STEPS_PER_CALL,
     LoopSettings,

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from data import checks
-from models import shapes
+from models import purifier_resnet, shapes
 
-GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m")
+GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m", "purifier_resnet")
 OUTPUTS = ("sigmoid", "tanh")
 
 # Widths of Table 6; the last deconvolution has the image's channels.
@@ -27,6 +27,8 @@ _DISCRIMINATORS = {
     "ape_gan_c": (64, 128, 256),
     "ape_gan_i": (64, 128, 256, 256),
     "ape_gan_m": (64, 128, 256),
+    # Not of the paper: a generator of ours gets that of MNIST and CIFAR-10.
+    "purifier_resnet": (64, 128, 256),
 }
 
 _ACTIVATIONS = {
@@ -44,9 +46,13 @@ def generator(
     decoder_activation: str = "leaky_relu",
     output: str = "sigmoid",
     batch_norm_momentum: float = 0.99,
+    width: int | None = None,
+    depth: int | None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the purifier G of Table 6, an image-to-image network.
+
+    Or `purifier_resnet`, which is not of the paper: see there.
 
     Every convolution and deconvolution has stride 2 and padding SAME; leaky
     ReLU has slope 0.2. `ape_gan_m` and `ape_gan_c` differ only in the image
@@ -70,6 +76,9 @@ def generator(
         output: "sigmoid", or "tanh" as in the released code, whose images
             are in [-1, 1]: the model then rescales at both ends.
         batch_norm_momentum: Momentum of the moving averages, in [0, 1].
+        width: Channels of `purifier_resnet`, by default 32; those of Table 6
+            are fixed.
+        depth: Residual blocks of `purifier_resnet`, by default 4.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -83,13 +92,44 @@ def generator(
     checks.check_one_of(decoder_activation, _ACTIVATIONS, "decoder_activation")
     checks.check_one_of(output, OUTPUTS, "output")
     _check_layers(kernel_size, batch_norm_momentum)
-    height, width, channels = shapes.check_image_shape(image_shape)
-    _check_multiple(name, height, width, 2 ** len(_ENCODERS[name]))
+    image_shape = shapes.check_image_shape(image_shape)
+    _check_capacity(name, image_shape, width, depth)
 
-    inputs = features = keras.Input((height, width, channels), name="images")
+    inputs = features = keras.Input(image_shape, name="images")
     if output == "tanh":
         features = _rescaling("to_symmetric", 2.0, -1.0)(features)
-    initializers = _initializers(seed)
+    if name == "purifier_resnet":
+        features = purifier_resnet.purifier_resnet(
+            features,
+            _initializers(seed),
+            width=purifier_resnet.DEFAULT_WIDTH if width is None else width,
+            depth=purifier_resnet.DEFAULT_DEPTH if depth is None else depth,
+            kernel_size=kernel_size,
+            batch_norm_momentum=batch_norm_momentum,
+        )
+    else:
+        features = _encoder_and_decoder(
+            name,
+            features,
+            _initializers(seed),
+            kernel_size,
+            decoder_activation,
+            batch_norm_momentum,
+        )
+    # float32 whatever the precision policy: the output is an image.
+    outputs = keras.layers.Activation(output, dtype="float32", name=output)(
+        features
+    )
+    if output == "tanh":
+        outputs = _rescaling("to_unit", 0.5, 0.5)(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _encoder_and_decoder(
+    name, features, initializers, kernel_size, decoder_activation, momentum
+):
+    """The layers of Table 6, without the last activation."""
+    channels = features.shape[-1]
     for index, filters in enumerate(_ENCODERS[name], start=1):
         convolution = keras.layers.Conv2D(
             filters,
@@ -99,7 +139,7 @@ def generator(
             name=f"encoder_{index}",
             **_HALVING,
         )
-        features = _block(convolution, batch_norm_momentum)(features)
+        features = _block(convolution, momentum)(features)
     for index, filters in enumerate(_DECODERS[name], start=1):
         deconvolution = keras.layers.Conv2DTranspose(
             filters,
@@ -109,23 +149,14 @@ def generator(
             name=f"decoder_{index}",
             **_HALVING,
         )
-        features = _block(
-            deconvolution, batch_norm_momentum, decoder_activation
-        )(features)
-    features = keras.layers.Conv2DTranspose(
+        features = _block(deconvolution, momentum, decoder_activation)(features)
+    return keras.layers.Conv2DTranspose(
         channels,
         kernel_size,
         kernel_initializer=next(initializers),
         name=f"decoder_{len(_DECODERS[name]) + 1}",
         **_HALVING,
     )(features)
-    # float32 whatever the precision policy: the output is an image.
-    outputs = keras.layers.Activation(output, dtype="float32", name=output)(
-        features
-    )
-    if output == "tanh":
-        outputs = _rescaling("to_unit", 0.5, 0.5)(outputs)
-    return keras.Model(inputs, outputs, name=name)
 
 
 def discriminator(
@@ -234,6 +265,20 @@ def _rescaling(name, scale, offset):
 def _check_layers(kernel_size, batch_norm_momentum):
     checks.check_positive_integer(kernel_size, "kernel_size")
     checks.check_in_range(batch_norm_momentum, 0, 1, "batch_norm_momentum")
+
+
+def _check_capacity(name, image_shape, width, depth):
+    """Refuses what does not go with the network."""
+    if name == "purifier_resnet":
+        return
+    height, columns, _ = image_shape
+    _check_multiple(name, height, columns, 2 ** len(_ENCODERS[name]))
+    for argument, value in (("width", width), ("depth", depth)):
+        if value is not None:
+            raise ValueError(
+                f"{argument} must be None for {name}, whose layers are those "
+                f"of Table 6, got {value!r}: purifier_resnet has a {argument}"
+            )
 
 
 def _check_multiple(name, height, width, stride):

@@ -95,3 +95,32 @@ def test_an_unknown_content_loss_lists_the_known_ones():
         ValueError, match="content_loss must be one of mse, root_mse, got 'l1'"
     ):
         losses.content_loss("l1", CLEAN, PURIFIED)
+
+
+def test_classification_loss_is_the_mean_cross_entropy():
+    logits = tf.math.log([[0.25, 0.75], [0.5, 0.5]])
+    loss = losses.classification_loss(logits, tf.constant([1, 0], tf.int64))
+    expected = -(np.log(0.75) + np.log(0.5)) / 2
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_consistency_loss_is_the_mean_divergence_from_the_clean_answer():
+    wanted = np.array([[0.25, 0.75], [0.5, 0.5]])
+    found = np.array([[0.5, 0.5], [0.1, 0.9]])
+    loss = losses.consistency_loss(
+        # A constant added to all logits says nothing.
+        tf.constant(np.log(found) + 3.0, tf.float32),
+        tf.constant(np.log(wanted) - 7.0, tf.float32),
+    )
+    expected = np.mean(np.sum(wanted * np.log(wanted / found), -1))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_gradient_goes_through_the_clean_answer():
+    clean = tf.constant([[1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(clean)
+        loss = losses.consistency_loss(2.0 * clean, clean)
+    # As if the clean answer were a constant: 2 * (q - p).
+    expected = 2 * (tf.nn.softmax(2.0 * clean) - tf.nn.softmax(clean))
+    np.testing.assert_allclose(tape.gradient(loss, clean), expected, rtol=1e-5)

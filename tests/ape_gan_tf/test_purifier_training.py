@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,11 +10,8 @@ import tensorflow as tf
 import models
 from ape_gan_tf import losses
 from ape_gan_tf.loss_history import read_losses
-from ape_gan_tf.purifier_training import (
-    PurifierConfig,
-    PurifierTrainer,
-    train_purifier,
-)
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import PurifierTrainer, train_purifier
 from ape_gan_tf.training_loop import LoopSettings
 
 SHAPE = (8, 8, 1)
@@ -227,11 +225,278 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"adam_beta1": 1.1}, "adam_beta1 must be .* got 1.1"),
         ({"content_weight": -0.1}, "content_weight must be .* got -0.1"),
         ({"adversarial_weight": np.inf}, "adversarial_weight must be .* inf"),
+        ({"adversary": "pgd"}, "adversary must be one of content, online,"),
+        ({"adversary": "stored:0"}, "adversary must have positive numbers"),
+        ({"adversary": "white_box:1,stored:999"}, "adversary must leave each"),
+        (
+            {"adversary": "white_box", "batch_size": 2},
+            "adversary_starts must leave each part at least one of 2 images",
+        ),
+        ({"adversary_method": "fast"}, "adversary_method must be one of"),
+        (
+            {"adversary_method": "free"},
+            "adversary must have white_box where adversary_method is free",
+        ),
+        ({"adversary_epsilon": 2.0}, "adversary_epsilon must be .* got 2.0"),
+        ({"adversary_norm": "l0"}, "adversary_norm must be one of l2, linf"),
+        ({"clean_fraction": 1.5}, "clean_fraction must be .* got 1.5"),
+        ({"classification_weight": -1}, "classification_weight must be"),
+        ({"consistency": "mse"}, "consistency must be one of kl, labels"),
+        ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
     ],
 )
 def test_a_configuration_is_checked(config, message):
     with pytest.raises(ValueError, match=message):
         PurifierConfig(**config)
+
+
+# Adversaries in the step, and the frozen classifier
+
+
+def make_classifier(seed=0):
+    network = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                10, kernel_initializer=keras.initializers.GlorotUniform(seed)
+            ),
+        ]
+    )
+    return models.Classifier.from_keras(network)
+
+
+@pytest.fixture(scope="module")
+def numbered(batch):
+    labels = tf.constant(np.arange(16) % 10, tf.int64)
+    return {**batch, "labels": labels, "step": tf.constant(0, tf.int64)}
+
+
+def make_hardened(classifier=None, **config):
+    return PurifierTrainer(
+        PurifierConfig(batch_size=16, **config),
+        SHAPE,
+        total_steps=10,
+        classifier=classifier or make_classifier(),
+    )
+
+
+def named_losses(trainer, batch):
+    found = trainer.train_step(batch)
+    return dict(zip(trainer.loss_names, map(float, found), strict=True))
+
+
+def test_without_an_adversarial_loss_there_is_no_discriminator(batch):
+    trainer = make_trainer(adversarial_weight=0.0, generator_steps=1)
+    assert trainer.discriminator is None
+    assert trainer.loss_names == ("generator_loss", "content_loss")
+    found = named_losses(trainer, batch)
+    assert found["generator_loss"] == pytest.approx(
+        0.7 * found["content_loss"], rel=1e-6
+    )
+    assert set(trainer.trackables()) == {"generator", "g_optimizer"}
+
+
+@pytest.mark.parametrize("consistency", ["labels", "kl"])
+def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
+    numbered, consistency
+):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        classification_weight=2.0,
+        clean_fraction=0.5,
+        consistency=consistency,
+        adversarial_weight=0.0,
+        generator_steps=1,
+        learning_rate=0.0,
+    )
+    clean, adversarial = numbered["images"], numbered["adversarial"]
+    before = tf.concat([adversarial, clean[:8]], 0)
+    after = tf.concat([clean, clean[:8]], 0)
+    purified = trainer.generator(before, training=True)
+    if consistency == "labels":
+        labels = tf.concat([numbered["labels"], numbered["labels"][:8]], 0)
+        wanted = tf.one_hot(labels, 10)
+        expected = keras.losses.categorical_crossentropy(
+            wanted, classifier(purified), from_logits=True
+        )
+    else:
+        expected = keras.losses.kl_divergence(
+            tf.nn.softmax(classifier(after)),
+            tf.nn.softmax(classifier(purified)),
+        )
+    found = named_losses(trainer, numbered)
+    wrong = float(tf.reduce_mean(expected))
+    content = float(losses.mse(after, purified))
+    assert found["classification_loss"] == pytest.approx(wrong, rel=1e-4)
+    assert found["content_loss"] == pytest.approx(content, rel=1e-5)
+    assert found["generator_loss"] == pytest.approx(
+        0.7 * content + 2.0 * wrong, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("method", ["pgd", "free"])
+def test_a_white_box_step_trains_the_generator_and_no_classifier(
+    numbered, method
+):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        adversary="white_box:3,stored:1",
+        adversary_method=method,
+        adversary_steps=2,
+        classification_weight=1.0,
+    )
+    fingerprint = classifier.fingerprint
+    before = weights_of(trainer.generator)
+    found = tf.function(trainer.train_step)(numbered)
+    assert np.isfinite(found).all()
+    assert any(has_changed(before, weights_of(trainer.generator)))
+    assert classifier.fingerprint == fingerprint
+
+
+def test_what_is_crafted_is_worse_for_purifier_and_classifier(numbered):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        adversary="white_box",
+        adversary_starts="clean",
+        classification_weight=1.0,
+    )
+    clean, labels = numbered["images"], numbered["labels"]
+    crafted = trainer._adversary(numbered, labels)
+    assert float(tf.reduce_max(tf.abs(crafted - clean))) <= 0.3 + 1e-6
+
+    def loss(images):
+        purified = trainer.generator(images, training=False)
+        return losses.classification_loss(classifier(purified), labels)
+
+    assert loss(crafted) > loss(clean)
+
+
+def test_the_purifier_is_the_moving_average(numbered):
+    trainer = make_hardened(
+        adversary="white_box",
+        adversary_steps=1,
+        classification_weight=1.0,
+        ema_decay=0.99,
+        generator_steps=1,
+        learning_rate=1e-2,
+    )
+    expected = trainer.generator.get_weights()
+    for count in (1, 2, 3):
+        trainer.train_step(numbered)
+        decay = (1 + count) / (10 + count)
+        expected = [
+            decay * old + (1 - decay) * new
+            for old, new in zip(
+                expected, trainer.generator.get_weights(), strict=True
+            )
+        ]
+    found = trainer.purifier().keras_model.get_weights()
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    # Those of batch normalisation too, which no optimizer moves.
+    assert len(found) == len(trainer.generator.weights)
+
+
+def test_training_begins_with_a_purifier(tmp_path, make_pairs):
+    first = PurifierConfig(seed=7).build_generator(SHAPE)
+    initial = models.Purifier.from_keras(first)
+    purifier = train_purifier(
+        PurifierConfig(batch_size=16, learning_rate=0.0, epochs=1),
+        make_pairs(tmp_path / "pairs"),
+        tmp_path / "checkpoints",
+        LoopSettings(),
+        initial=initial,
+    )
+    for mine, theirs in zip(
+        purifier.keras_model.trainable_variables,
+        first.trainable_variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_purifier_of_another_network_is_refused():
+    other = models.generator("purifier_resnet", SHAPE)
+    initial = models.Purifier.from_keras(other)
+    with pytest.raises(
+        ValueError, match="initial_purifier must be .* of ape_gan_m, with"
+    ):
+        PurifierTrainer(PurifierConfig(), SHAPE, 10, None, initial)
+
+
+def hardened_config(**changes):
+    return PurifierConfig(
+        batch_size=16,
+        epochs=3,
+        adversary="white_box:2,content:1,stored:1",
+        adversary_steps=1,
+        adversary_warmup=0.5,
+        adversary_starts="clean,random",
+        classification_weight=1.0,
+        ema_decay=0.9,
+        adversarial_weight=0.0,
+        generator_steps=1,
+        learning_rate=1e-2,
+        **changes,
+    )
+
+
+class _Stop(Exception):
+    """Ends a training on the way."""
+
+
+def test_a_white_box_training_resumes_as_if_undisturbed(tmp_path, make_pairs):
+    pairs, classifier = make_pairs(tmp_path / "pairs"), make_classifier()
+
+    def train(folder, on_checkpoint=None):
+        return train_purifier(
+            hardened_config(),
+            pairs,
+            tmp_path / folder,
+            LoopSettings(checkpoint_every=5),
+            classifier=classifier,
+            on_checkpoint=on_checkpoint,
+        )
+
+    def stop(step, purifier):
+        raise _Stop
+
+    whole = train("whole")
+    with pytest.raises(_Stop):
+        train("stopped", stop)
+    assert tf.train.latest_checkpoint(tmp_path / "stopped").endswith("-5")
+    resumed = train("stopped")
+    for mine, theirs in zip(
+        resumed.keras_model.get_weights(),
+        whole.keras_model.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_another_classifier_in_the_same_place_is_refused(tmp_path, make_pairs):
+    pairs = make_pairs(tmp_path / "pairs")
+    claimed = {"directory": tmp_path / "c", "settings": LoopSettings()}
+    config = hardened_config()
+    train_purifier(config, pairs, classifier=make_classifier(), **claimed)
+    with pytest.raises(ValueError, match="trained_with.fingerprint was"):
+        train_purifier(config, pairs, classifier=make_classifier(1), **claimed)
+
+
+def test_a_classifier_that_is_needed_must_be_given_and_fit():
+    config = PurifierConfig(adversary="white_box")
+    with pytest.raises(
+        ValueError, match="classifier must be given where adversary is 'white_"
+    ):
+        PurifierTrainer(config, SHAPE, 10)
+    with pytest.raises(
+        ValueError, match=r"classifier must be for images of shape \(8, 8, 3\)"
+    ):
+        PurifierTrainer(config, (8, 8, 3), 10, make_classifier())
 
 
 # The tiny run

@@ -104,6 +104,8 @@ def test_the_record_has_all_that_shapes_the_network(folder):
         "decoder_activation": "leaky_relu",
         "output": "sigmoid",
         "batch_norm_momentum": 0.99,
+        "width": None,
+        "depth": None,
     }
     record = read_record(folder / "tiny_classifier.json")
     assert record.network == {
@@ -198,7 +200,8 @@ def test_a_release_is_not_written_over_unasked(
         (
             "purifier",
             ["--network=C"],
-            "name must be one of ape_gan_c, ape_gan_i, ape_gan_m, got 'C'",
+            "name must be one of ape_gan_c, ape_gan_i, ape_gan_m, "
+            "purifier_resnet, got .C.",
         ),
         (
             "classifier",

@@ -15,7 +15,8 @@ import models
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.measurement import Measurement
 from ape_gan_tf.metrics import MetricsFile
-from ape_gan_tf.purifier_training import PurifierConfig, train_purifier
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import train_purifier
 from ape_gan_tf.run import Run
 from ape_gan_tf.training_loop import LoopSettings
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ape_gan_tf.purifier_training import PurifierConfig, PurifierTrainer
+from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import PurifierTrainer
 
 torch = pytest.importorskip("torch")
 

@@ -12,6 +12,7 @@ SMALL = {
     "ape_gan_m": (28, 28, 1),
     "ape_gan_c": (32, 32, 3),
     "ape_gan_i": (16, 24, 3),
+    "purifier_resnet": (9, 7, 2),
 }
 
 
@@ -133,6 +134,61 @@ def test_decoder_activation_leaves_the_encoder_alone():
         "decoder_1_relu",
         "decoder_2_relu",
     ]
+
+
+# A block is twice 9 * W * W weights and 4 * W values of batch normalisation.
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (
+            {"width": 8, "depth": 2},
+            9 * 1 * 8 + 4 * (9 * 8 * 8 + 4 * 8) + 4 * 8 + (9 * 8 * 1 + 1),
+        ),
+        (
+            {"width": 5, "depth": 1, "kernel_size": 5},
+            25 * 5 + 2 * (25 * 5 * 5 + 4 * 5) + 4 * 5 + (25 * 5 + 1),
+        ),
+        (
+            {},
+            9 * 32 + 8 * (9 * 32 * 32 + 4 * 32) + 4 * 32 + (9 * 32 + 1),
+        ),
+    ],
+)
+def test_a_residual_purifier_has_the_width_and_depth_asked_for(
+    arguments, count
+):
+    model = models.generator("purifier_resnet", (9, 7, 1), **arguments)
+    assert model.count_params() == count
+
+
+def test_a_residual_block_adds_to_what_it_is_given():
+    model = models.generator("purifier_resnet", (8, 8, 1), depth=1, seed=0)
+    second = model.get_layer("block_1_conv_2")
+    second.set_weights([np.zeros_like(each) for each in second.get_weights()])
+    inside = keras.Model(
+        model.input,
+        [model.get_layer("first").output, model.get_layer("block_1").output],
+    )
+    before, after = inside(random_images((8, 8, 1)), training=False)
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("ape_gan_m", {"width": 8}, "width must be None for ape_gan_m, whose"),
+        (
+            "ape_gan_i",
+            {"depth": 2},
+            "depth must be None for ape_gan_i, .*got 2",
+        ),
+        ("purifier_resnet", {"width": 0}, "width must be a positive integer"),
+        ("purifier_resnet", {"depth": 1.5}, "depth must be a positive integer"),
+    ],
+)
+def test_capacity_is_that_of_the_residual_purifier(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.generator(name, (8, 8, 1), **arguments)
 
 
 @pytest.mark.parametrize("name", models.GENERATORS)

@@ -1,0 +1,217 @@
+"""What a purifier's training is told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+import models
+from ape_gan_tf import losses
+from ape_gan_tf.adversaries import ADVERSARIES, NEED_CLASSIFIER, Crafting
+from ape_gan_tf.choices import (
+    ADVERSARY_METHODS,
+    CONSISTENCIES,
+    PRECISIONS,
+    SCHEDULES,
+)
+from ape_gan_tf.shares import parse_shares, split_rows
+from data.checks import (
+    check_in_range,
+    check_one_of,
+    check_positive_integer,
+)
+
+_WEIGHTS = ("content_weight", "adversarial_weight", "classification_weight")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PurifierConfig:
+    """All that decides what a purifier becomes; the defaults are the paper's.
+
+    Attributes:
+        generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6), or
+            `purifier_resnet`, a residual one at full resolution.
+        generator_width: Channels of `purifier_resnet`; None is its default.
+        generator_depth: Residual blocks of it; None is its default.
+        epochs: Passes over the adversarial set; the last batch of each is
+            dropped where it is not full.
+        batch_size: 64 in the paper (16 on ImageNet).
+        learning_rate: Of both optimizers (Adam), 2e-4 in the paper.
+        adam_beta1: Not given in the paper; 0.5 in the released code.
+        schedule: `constant`, or `cosine` decay to zero.
+        content_loss: `mse` (Eq. 13) or `root_mse` (released code).
+        content_weight: xi_1 of Eq. 12.
+        adversarial_weight: xi_2 of Eq. 12.
+        generator_steps: Generator steps an iteration; two in Sec. 4.1.3.
+        kernel_size: 3 in Table 6, 5 in the released code.
+        decoder_activation: `leaky_relu`, or `relu` as in the released code.
+        output: `sigmoid`, or `tanh` on [-1, 1] as in the released code; the
+            content loss is taken in the output's own range.
+        batch_norm_momentum: Of the moving averages used outside training.
+        training_noise_fraction: Share of the pairs, drawn anew in each step,
+            whose adversarial image gives way to the clean one with Gaussian
+            noise, clipped to [0, 1]; the paper has none.
+        training_noise_variance: The variance of an image's noise is drawn
+            from [0, training_noise_variance].
+        training_sparse_fraction: Share of the pairs, drawn anew in each step,
+            whose perturbation is kept at random positions alone and made
+            strong there; the paper has none. It needs no other attack.
+        training_sparse_density: The share of such positions in an image is
+            drawn from [0, training_sparse_density].
+        adversary: Who makes the adversarial images of a batch: `stored`, the
+            training set's, the paper's; `online`, an attack on the classifier
+            alone in each step; `white_box`, one through the purifier and the
+            classifier; `content`, one on the purifier alone that drives its
+            output from the clean image; or a weighted mixture,
+            `white_box:3,stored:1`.
+        adversary_method: `pgd`, or `free` (Shafahi et al. 2019): each
+            generator step's own gradient moves the white-box images once.
+        adversary_epsilon: Radius of the ball of what is crafted here, and
+            the other `adversary_` settings: see `Crafting`.
+        classification_weight: Of the frozen classifier's loss on purified
+            images, adversarial and clean; the paper has none.
+        clean_fraction: Share of a batch's clean images that are purified
+            beside the adversarial ones, in the content and the classifier's
+            loss; None is all where the classifier's is used, else none.
+        consistency: `labels`: the classifier's loss is the cross-entropy of
+            the label; `kl`: the divergence from its own answer for the clean
+            image, which needs no labels.
+        ema_decay: Of the moving average of the generator's weights, which
+            then is the purifier; 0 for none.
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
+        seed: Of the initial weights and of the order of the data.
+    """
+
+    generator: str = "ape_gan_m"
+    generator_width: int | None = None
+    generator_depth: int | None = None
+    epochs: int = 2
+    batch_size: int = 64
+    learning_rate: float = 2e-4
+    adam_beta1: float = 0.9
+    schedule: str = "constant"
+    content_loss: str = "mse"
+    content_weight: float = 0.7
+    adversarial_weight: float = 0.3
+    generator_steps: int = 2
+    kernel_size: int = 3
+    decoder_activation: str = "leaky_relu"
+    output: str = "sigmoid"
+    batch_norm_momentum: float = 0.99
+    training_noise_fraction: float = 0.0
+    training_noise_variance: float = 0.05
+    training_sparse_fraction: float = 0.0
+    training_sparse_density: float = 0.1
+    adversary: str = "stored"
+    adversary_method: str = "pgd"
+    adversary_epsilon: float = 0.3
+    adversary_norm: str = "linf"
+    adversary_steps: int = 7
+    adversary_step_size: float | None = None
+    adversary_warmup: float = 0.0
+    adversary_starts: str = "clean,random,stored"
+    classification_weight: float = 0.0
+    clean_fraction: float | None = None
+    consistency: str = "labels"
+    ema_decay: float = 0.0
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_one_of(self.generator, models.GENERATORS, "generator")
+        check_one_of(self.content_loss, losses.CONTENT_LOSSES, "content_loss")
+        check_one_of(self.schedule, SCHEDULES, "schedule")
+        check_one_of(self.precision, PRECISIONS, "precision")
+        for name in ("epochs", "batch_size", "generator_steps"):
+            check_positive_integer(getattr(self, name), name)
+        check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
+        # At 1 Adam divides by zero.
+        check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
+        for name in _WEIGHTS:
+            check_in_range(getattr(self, name), 0.0, 1e6, name)
+        for name in (
+            "training_noise_fraction",
+            "training_noise_variance",
+            "training_sparse_fraction",
+            "training_sparse_density",
+        ):
+            check_in_range(getattr(self, name), 0.0, 1.0, name)
+        if self.clean_fraction is not None:
+            check_in_range(self.clean_fraction, 0.0, 1.0, "clean_fraction")
+        check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
+        check_one_of(self.consistency, CONSISTENCIES, "consistency")
+        self._check_adversary()
+
+    def _check_adversary(self) -> None:
+        check_one_of(
+            self.adversary_method, ADVERSARY_METHODS, "adversary_method"
+        )
+        rows = self.rows()
+        if self.adversary_method == "free" and "white_box" not in rows:
+            raise ValueError(
+                "adversary must have white_box where adversary_method is "
+                f"free, got {self.adversary!r}"
+            )
+        shares = self.crafting().shares_of_starts()
+        for name, part in rows.items():
+            if name != "stored":
+                count = part.stop - part.start
+                split_rows(count, shares, "adversary_starts")
+
+    def rows(self) -> dict[str, slice]:
+        """Which rows of a batch are whose, in order."""
+        shares = parse_shares(self.adversary, ADVERSARIES, "adversary")
+        return split_rows(self.batch_size, shares, "adversary")
+
+    def crafting(self) -> Crafting:
+        """How images are crafted in training."""
+        return Crafting(
+            epsilon=self.adversary_epsilon,
+            norm=self.adversary_norm,
+            steps=self.adversary_steps,
+            step_size=self.adversary_step_size,
+            warmup=self.adversary_warmup,
+            starts=self.adversary_starts,
+            seed=self.seed,
+        )
+
+    @property
+    def clean_count(self) -> int:
+        """How many of a batch's clean images are purified too."""
+        fraction = self.clean_fraction
+        if fraction is None:
+            fraction = 1.0 if self.classification_weight else 0.0
+        return round(fraction * self.batch_size)
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether training looks at the classifier, not at its pairs alone."""
+        return self.classification_weight > 0 or not NEED_CLASSIFIER.isdisjoint(
+            self.rows()
+        )
+
+    def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        """The purifier's network, with freshly drawn weights."""
+        return models.generator(
+            self.generator,
+            image_shape,
+            kernel_size=self.kernel_size,
+            decoder_activation=self.decoder_activation,
+            output=self.output,
+            batch_norm_momentum=self.batch_norm_momentum,
+            width=self.generator_width,
+            depth=self.generator_depth,
+            seed=2 * self.seed,
+        )
+
+    def build_discriminator(
+        self, image_shape: tuple[int, int, int]
+    ) -> keras.Model:
+        return models.discriminator(
+            self.generator,
+            image_shape,
+            kernel_size=self.kernel_size,
+            batch_norm_momentum=self.batch_norm_momentum,
+            seed=2 * self.seed + 1,
+        )

@@ -1,0 +1,100 @@
+"""Which classifier a purifier was trained with, beside it and in reports."""
+
+import json
+
+import pytest
+
+import models
+from ape_gan_tf import training_record
+
+TRAINED_WITH = {"name": "C", "fingerprint": "f" * 64, "adversary": "white_box"}
+
+
+@pytest.fixture(scope="module")
+def hardened(tiny_run, tmp_path_factory, command):
+    """`train` against every adversary, before the classifier of `tiny_run`."""
+    workdir = tmp_path_factory.mktemp("hardened") / "run"
+    code = command(
+        "train",
+        f"--workdir={workdir}",
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--adversarial_set={tiny_run.workdir / 'adversarial' / 'train'}",
+        "--adversary=white_box:2,content,online,stored",
+        "--adversary_steps=2",
+        "--adversary_epsilon=0.2",
+        "--adversary_warmup=0.5",
+        "--adversary_starts=clean,random",
+        "--classification_weight=1",
+        "--clean_fraction=0.5",
+        "--adversarial_weight=0",
+        "--generator_steps=1",
+        "--ema_decay=0.9",
+        "--generator=purifier_resnet",
+        "--generator_width=4",
+        "--generator_depth=1",
+        "--epochs=2",
+        "--batch_size=16",
+        "--limit=64",
+        "--eval_limit=16",
+        "--epsilons=0.2",
+        "--seed=1",
+    )
+    assert code == 0
+    return workdir
+
+
+def test_a_report_says_what_a_purifier_was_trained_with(hardened, tiny_run):
+    classifier = models.Classifier.load(tiny_run.workdir / "classifier")
+    found = json.loads((hardened / "training.json").read_text())
+    assert found["trained_with"] == {
+        "name": classifier.name,
+        "fingerprint": classifier.fingerprint,
+        "adversary": "white_box:2,content,online,stored",
+    }
+    report = (hardened / "report.md").read_text()
+    assert f"({classifier.fingerprint}), the one measured here" in report
+
+
+def test_the_generator_is_loaded_like_others(hardened):
+    purifier = models.Purifier.load(hardened / "purifier.keras")
+    exported = models.Purifier.load(hardened / "purifier")
+    assert purifier.name == "purifier_resnet"
+    assert purifier.fingerprint == exported.fingerprint
+    assert purifier.image_shape == exported.image_shape
+
+
+def test_evaluate_says_so_of_another_classifier(
+    hardened, tmp_path, command, capsys
+):
+    other = models.target("B", (28, 28, 1), 10, seed=3)
+    other.save(tmp_path / "other.keras")
+    code = command(
+        "evaluate",
+        f"--workdir={tmp_path / 'measured'}",
+        f"--classifier={tmp_path / 'other.keras'}",
+        f"--purifier={hardened / 'purifier.keras'}",
+        "--limit=4",
+        "--attacks=fgsm",
+        "--epsilons=0.2",
+        "--nocurve",
+    )
+    assert code == 0
+    report = (tmp_path / "measured" / "report.md").read_text()
+    assert "not the one measured here" in report
+    assert "adversary white_box:2,content,online,stored" in report
+
+
+def test_pairs_alone_leave_nothing_to_tell(tmp_path, tiny_run):
+    classifier = models.Classifier.load(tiny_run.workdir / "classifier")
+    assert training_record.notes(None, classifier) == {}
+    assert training_record.read(str(tmp_path / "purifier.keras")) is None
+    assert training_record.read("ape_gan_m") is None
+    training_record.write(tmp_path, TRAINED_WITH)
+    found = training_record.read(str(tmp_path / "purifier.keras"))
+    assert found == TRAINED_WITH
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "training.json").write_text("[]")
+    with pytest.raises(ValueError, match="training.json must say trained_wi"):
+        training_record.read(str(tmp_path / "purifier.keras"))
