@@ -70,7 +70,8 @@ class Run:
         purifier = self._purifier(adversarial_set, classifier)
         self._export(purifier)
         origin = trained_with(self.purifier, classifier)
-        training_record.write(self.workdir, origin)
+        if origin is not None:
+            training_record.write(self.workdir, origin)
         rows = measure(
             self.workdir,
             self.measurement.subject(self.dataset, classifier, purifier),

@@ -12,13 +12,14 @@ from data.files import read_json, write_json
 NAME = "training.json"
 
 
-def write(folder: Path, trained_with: dict[str, Any] | None) -> None:
+def write(folder: Path, trained_with: dict[str, Any]) -> None:
     """Writes `training.json` beside a purifier.
 
     Args:
         folder: Where `purifier.keras` is.
         trained_with: The frozen classifier's `name` and `fingerprint` and
-            the `adversary`; None where it was trained on pairs alone.
+            the `adversary`. Of one trained on pairs alone there is nothing
+            to write.
     """
     write_json(folder / NAME, {"trained_with": trained_with})
 

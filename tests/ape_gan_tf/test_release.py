@@ -201,7 +201,7 @@ def test_a_release_is_not_written_over_unasked(
             "purifier",
             ["--network=C"],
             "name must be one of ape_gan_c, ape_gan_i, ape_gan_m, "
-            "purifier_resnet, got .C.",
+            "purifier_resnet, got 'C'",
         ),
         (
             "classifier",
