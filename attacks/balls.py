@@ -124,7 +124,7 @@ def project_l2(
     # Adding the shortened change rounds each value by up to 2**-25, and the
     # norm is rounded itself. The ball's promise must hold all the same.
     rounding = 1e-6 * radius + 2.0**-25 * images.shape[1:].num_elements() ** 0.5
-    aim = tf.maximum(radius - rounding, 0.0)
+    aim = tf.cast(tf.maximum(radius - rounding, 0.0), images.dtype)
     inside = centres + change * tf.math.divide_no_nan(aim, norm)
     return choose_rows(norm[:, 0, 0, 0] > radius, inside, images)
 
