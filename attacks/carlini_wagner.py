@@ -27,7 +27,8 @@ SHRINK = 0.999999  # So that black and white have a finite arctanh.
 FARTHEST = math.atanh(SHRINK)
 
 
-CHECKS_PER_RUN = 10
+CHECKS_AS_PUBLISHED = 10
+ENOUGH_STEPS = 25  # Between two checks, that Adam's ups and downs even out.
 ENOUGH_PROGRESS = 0.9999
 
 _DECAY_1, _DECAY_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
@@ -42,6 +43,10 @@ class CarliniWagner(TargetedAttack):
         max_iterations: Adam's steps with one constant, at most.
         learning_rate: Adam's.
         initial_const: The first constant to multiply f_6 with.
+        checks_per_run: How often `abort_early` looks at the loss during
+            `max_iterations` steps, but for runs so short that fewer than 25
+            steps would lie between two checks: there every 25 steps, or ten
+            times if that is more often. The published code looks ten times.
     """
 
     is_minimal_norm = True
@@ -50,6 +55,7 @@ class CarliniWagner(TargetedAttack):
     max_iterations: int = 1000
     learning_rate: float = 0.01
     initial_const: float = 0.001
+    checks_per_run: int = 40
     steps_per_round: ClassVar[int] = 50
 
     def __post_init__(self) -> None:
@@ -62,6 +68,7 @@ class CarliniWagner(TargetedAttack):
         check_in_range(
             self.initial_const, ABOVE_ZERO, math.inf, "initial_const"
         )
+        check_positive_integer(self.checks_per_run, "checks_per_run")
 
     def begin(self, classifier: Any, inputs: Inputs) -> State:
         logits = classifier(inputs.images)
@@ -82,7 +89,7 @@ class CarliniWagner(TargetedAttack):
     def check_progress(
         self, step: tf.Tensor, loss: tf.Tensor, previous: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether a run is stuck, at ten of its steps.
+        """Whether a run is stuck, at those of its steps that are checked.
 
         Args:
             step: int64 `[B]`, steps of the run before this one.
@@ -94,10 +101,14 @@ class CarliniWagner(TargetedAttack):
             0.9999 of the previous one, and float32 `[B]`, the new previous
             loss.
         """
-        interval = max(1, self.max_iterations // CHECKS_PER_RUN)
-        is_check = step % interval == 0
+        is_check = step % self._steps_between_checks() == 0
         is_stuck = is_check & (loss > ENOUGH_PROGRESS * previous)
         return is_stuck, tf.where(is_check, loss, previous)
+
+    def _steps_between_checks(self) -> int:
+        wanted = self.max_iterations // self.checks_per_run
+        as_published = self.max_iterations // CHECKS_AS_PUBLISHED
+        return max(1, wanted, min(ENOUGH_STEPS, as_published))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,8 +126,8 @@ class RisingConstant(CarliniWagner):
         largest_const: Constants from here on are not tried.
         const_factor: What the constant is multiplied with.
         reduce_const: Halve the constant when a problem is solved.
-        abort_early: Raise the constant when, between two of ten checks, the
-            loss has not fallen to 0.9999 of what it was. Cheaper, but some
+        abort_early: Raise the constant when, between two checks, the loss has
+            not fallen to 0.9999 of what it was. Cheaper, but some
             problems then count as unsolved that patience would solve.
     """
 

@@ -53,7 +53,8 @@ class CWL0(RisingConstant):
       of the largest logit.
     - Of pixels with equal scores the first is frozen first.
     - `abort_early`, which the code does not have: the constants that fail cost
-      most of the attack, and seldom need all their steps.
+      most of the attack, and seldom need all their steps. It looks 40 times
+      (`checks_per_run`).
     - `independent_channels`, which the code advises against, is not offered.
     """
 

@@ -46,8 +46,9 @@ class CWL2(CarliniWagner):
     - All its runs start at the image (`warm_start=False`). Where c is halved,
       most of a run only finds the last one's result again: to start there
       takes half the gradients and comes out as near (docs/attacks.md).
-    - It aborts a run early on the loss's sum over the batch; here each image
-      stops for itself. A loss counts as progress from infinity, not from 1e6,
+    - It aborts a run early, at one of ten checks, on the loss's sum over the
+      batch; here each image stops for itself, at one of 40 (`checks_per_run`),
+      which halves the gradients again. A loss counts as progress from infinity, not from 1e6,
       before the first check, and the image tried last in an aborted run
       counts.
     - An image that is already adversarial by more than kappa is returned
@@ -58,8 +59,8 @@ class CWL2(CarliniWagner):
 
     Attributes:
         binary_search_steps: Runs, each with a constant of its own.
-        abort_early: End a run when, between two of ten checks, its loss has
-            not fallen to 0.9999 of what it was.
+        abort_early: End a run when, between two checks, its loss has not
+            fallen to 0.9999 of what it was.
         warm_start: Start a run at the nearest adversarial image so far, where
             there is one, and not at the image.
     """

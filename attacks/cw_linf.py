@@ -46,7 +46,7 @@ class CWLinf(RisingConstant):
       1e-5 of the largest logit. The published code has no kappa here.
 
     With `abort_early`, which is off as published, it takes fewer gradients and
-    changes a little more.
+    changes a little more; the more, the more `checks_per_run`.
 
     Attributes:
         decrease_factor: How far tau falls, in (0, 1); near 1 is exacter.
@@ -57,6 +57,7 @@ class CWLinf(RisingConstant):
     max_iterations: int = 1000
     learning_rate: float = 0.005
     initial_const: float = 1e-5
+    checks_per_run: int = 10
     largest_const: float = 20.0
     decrease_factor: float = 0.9
 

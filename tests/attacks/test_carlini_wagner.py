@@ -224,6 +224,49 @@ def test_a_constant_that_leads_nowhere_is_given_up_early(
     np.testing.assert_array_equal(result.gradient_evaluations, constants * 11)
 
 
+@pytest.mark.parametrize(
+    ("max_iterations", "checks_per_run", "second_check"),
+    [
+        (1000, 10, 100),  # As published, whatever the length.
+        (80, 10, 8),
+        (1000, 40, 25),
+        (10000, 40, 250),
+        (400, 40, 25),  # Not after 10 steps: too few to judge by.
+        (80, 40, 8),
+        (3, 40, 1),
+    ],
+)
+def test_checks_lie_apart_far_enough_to_judge_by(
+    without_gradient, batch, max_iterations, checks_per_run, second_check
+):
+    attack = CWL2(
+        max_iterations=max_iterations,
+        checks_per_run=checks_per_run,
+        binary_search_steps=1,
+    )
+    # It ends there, and was looked at after its first step.
+    result = attack(without_gradient, batch[0][:1], [0])
+    assert result.gradient_evaluations.numpy()[0] == second_check + 1
+
+
+def test_more_checks_cost_less_and_little_distance(linear, classifier, batch):
+    images = 0.25 + 0.5 * batch[0]
+    labels = linear.logits(images).argmax(-1)
+    few, many = (
+        CWL2(
+            max_iterations=1000,
+            binary_search_steps=5,
+            initial_const=0.1,
+            checks_per_run=checks,
+        )(classifier, images, labels)
+        for checks in (10, 40)
+    )
+    assert many.success.numpy().all()
+    spent = [x.gradient_evaluations.numpy().sum() for x in (many, few)]
+    assert spent[0] < 0.7 * spent[1]
+    assert many.l2.numpy().mean() <= 1.01 * few.l2.numpy().mean()
+
+
 @pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda x: x.name)
 def test_giving_up_early_costs_less_and_little_distance(
     linear, classifier, batch, attack
@@ -379,6 +422,7 @@ def test_no_images_are_no_work(classifier):
         (CWL2, {"learning_rate": 0.0}, "learning_rate must be a number in"),
         (CWL0, {"initial_const": 0.0}, "initial_const must be a number in"),
         (CWL2, {"binary_search_steps": 0}, "binary_search_steps must be"),
+        (CWL2, {"checks_per_run": 0}, "checks_per_run must be .* got 0"),
         (CWL2, {"abort_early": 1}, "abort_early must be True or False"),
         (CWL0, {"abort_early": None}, "abort_early must be True or False"),
         (CWLinf, {"decrease_factor": 1.0}, "decrease_factor must be a number"),
@@ -400,6 +444,7 @@ def test_the_defaults_are_those_of_the_published_code():
         "max_iterations": 10000,
         "learning_rate": 0.01,
         "initial_const": 0.001,
+        "checks_per_run": 40,  # Ours, as in CW-L0.
         "binary_search_steps": 9,
         "abort_early": True,
         "warm_start": True,  # Not published: see CWL2's deviations.
@@ -416,6 +461,7 @@ def test_the_defaults_are_those_of_the_published_code():
         "learning_rate": 0.005,
         "initial_const": 1e-5,
         "largest_const": 20.0,
+        "checks_per_run": 10,
         "decrease_factor": 0.9,
         "abort_early": False,
     }
@@ -424,5 +470,6 @@ def test_the_defaults_are_those_of_the_published_code():
         "learning_rate": 0.01,
         "initial_const": 0.001,
         "largest_const": 2e6,
+        "checks_per_run": 40,
         "abort_early": True,  # Ours.
     }
