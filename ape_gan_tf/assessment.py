@@ -64,6 +64,7 @@ def assess(
             *_gallery(workdir, subject, plan, robustness),
         ],
         warnings=sanity_checks.check(rows, robustness.attacker.probe),
+        unchecked=sanity_checks.unchecked(rows, robustness.attacker.probe),
         baseline_warnings=list(_of_baselines(others)),
         provenance={**(notes or {}), **provenance(subject)},
         command=command,

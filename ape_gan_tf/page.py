@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ape_gan_tf import paper
+from ape_gan_tf.cells import words
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.sanity_warning import SanityWarning
 from ape_gan_tf.strongest import is_attacked
@@ -52,6 +53,8 @@ class Page:
         baselines: Of other purifiers before the same classifier.
         pictures: In their order.
         warnings: Of the sanity checks; None where there were no checks.
+        unchecked: Names of the checks that could not be made, for want of
+            figures.
         baseline_warnings: Of their figures, which the verdict is not about.
         provenance: Names and values: seeds, versions and the like. The
             networks' fingerprints are in the rows.
@@ -68,6 +71,7 @@ class Page:
     baselines: Sequence[Row] = ()
     pictures: Sequence[Picture] = ()
     warnings: Sequence[SanityWarning] | None = None
+    unchecked: Sequence[str] = ()
     baseline_warnings: Sequence[SanityWarning] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
@@ -101,6 +105,14 @@ class Page:
         if not self.warnings:
             return "The sanity checks gave no warning."
         return ""
+
+    @property
+    def on_unchecked(self) -> str:
+        """What to say of the checks that could not be made; else nothing."""
+        if not self.unchecked:
+            return ""
+        named = ", ".join(words(name) for name in self.unchecked)
+        return f"Not checked, for want of figures to compare: {named}."
 
     @property
     def remarks(self) -> list[str]:

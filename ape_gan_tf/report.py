@@ -67,10 +67,16 @@ def _background(folder: Path, page: Page) -> Iterator[str]:
 
 
 def _checks(page: Page) -> Iterator[str]:
-    if not page.all_warnings:
+    if page.all_warnings:
+        yield f"## Warnings: {len(page.all_warnings)}"
+        yield from _warnings(page)
+    else:
         yield page.on_checks
-        return
-    yield f"## Warnings: {len(page.all_warnings)}"
+    if page.on_unchecked:
+        yield page.on_unchecked
+
+
+def _warnings(page: Page) -> Iterator[str]:
     for warning in page.all_warnings:
         yield f"### {_line(words(warning.name))}"
         yield f"Seen: {_line(warning.seen)}"

@@ -28,6 +28,12 @@ LARGE_ERROR = 90.0
 SHARE = 0.05
 SINGLE_STEP = "fgsm"
 BLACK_BOX = "square"
+LARGE_BALL = "robust_at_large_epsilon"
+ZERO, SATURATED = "zero_gradients", "saturated_loss"
+NON_FINITE, CHANGING = "non_finite_gradients", "answers_change"
+OBLIVIOUS, START = "oblivious_beats_white_box", "one_start_beats_the_others"
+_OF_PURIFIERS = (OBLIVIOUS, START)
+_PROBE_CHECKS = (ZERO, SATURATED, NON_FINITE, CHANGING)
 
 
 def check(
@@ -49,6 +55,35 @@ def check(
         found += _beaten(known, comparison)
     found += _large_epsilon(known)
     return found
+
+
+def unchecked(
+    rows: Sequence[Row], probe: models.GradientProbe | None = None
+) -> list[str]:
+    """The checks that `check` could not make: silence says nothing of them.
+
+    Without a purifier nobody can be ignorant of it: what compares with such an
+    attacker is not missing then.
+
+    Args:
+        rows: As for `check`.
+        probe: As for `check`.
+
+    Returns:
+        Their names, those first that need only a probe.
+    """
+    missing = [] if probe else list(_PROBE_CHECKS)
+    known = [row for row in rows if _error(row) is not None]
+    is_bare = all(row.purifier is None for row in rows)
+    missing += [
+        comparison.name
+        for comparison in _COMPARISONS
+        if not (is_bare and comparison.name in _OF_PURIFIERS)
+        and not any(_pairs(known, comparison))
+    ]
+    if _in_large_ball(known) is None:
+        missing.append(LARGE_BALL)
+    return missing
 
 
 def _error(row: Row) -> float | None:
@@ -123,7 +158,7 @@ _COMPARISONS = (
         "those made for it: the white-box attacks did not find what is there.",
     ),
     _Comparison(
-        "oblivious_beats_white_box",
+        OBLIVIOUS,
         _is_unknowing,
         _is_own_start,
         "Who does not know the purifier does better than who does: the "
@@ -131,7 +166,7 @@ _COMPARISONS = (
         "both.",
     ),
     _Comparison(
-        "one_start_beats_the_others",
+        START,
         lambda row: row.start is not None,
         _is_own_start,
         "The search finds far more from this start than from its own: the "
@@ -153,12 +188,7 @@ def _beaten(
     rows: Sequence[Row], comparison: _Comparison
 ) -> Iterator[SanityWarning]:
     """Where the best weak attack in a ball beats the best strong one."""
-    for norm, epsilon in sorted({b for row in rows if (b := ball(row))}):
-        here = [row for row in rows if ball(row) == (norm, epsilon)]
-        weak = _worst(row for row in here if comparison.is_weak(row))
-        strong = _worst(row for row in here if comparison.is_strong(row))
-        if not weak or not strong:
-            continue
+    for (norm, epsilon), weak, strong in _pairs(rows, comparison):
         chance = max(comparison.points, 100.0 * IMAGES / weak.count)
         if _figure(weak) > _figure(strong) + chance:
             yield SanityWarning(
@@ -169,8 +199,32 @@ def _beaten(
             )
 
 
+def _pairs(
+    rows: Sequence[Row], comparison: _Comparison
+) -> Iterator[tuple[tuple[str, float], Row, Row]]:
+    """Each ball in which both were measured, with the best of each."""
+    for found in sorted({b for row in rows if (b := ball(row))}):
+        here = [row for row in rows if ball(row) == found]
+        weak = _worst(row for row in here if comparison.is_weak(row))
+        strong = _worst(row for row in here if comparison.is_strong(row))
+        if weak and strong:
+            yield found, weak, strong
+
+
 def _large_epsilon(rows: Sequence[Row]) -> Iterator[SanityWarning]:
-    """The smallest of the large balls that were measured."""
+    worst = _in_large_ball(rows)
+    if worst and _figure(worst) < LARGE_ERROR:
+        _, epsilon = ball(worst) or ("", 0.0)
+        yield SanityWarning(
+            LARGE_BALL,
+            f"{_describe(worst)} at epsilon {epsilon:.4g}",
+            "In so large a ball each image can be made grey all over, and what "
+            "is then right is right by chance: the attacks do not work.",
+        )
+
+
+def _in_large_ball(rows: Sequence[Row]) -> Row | None:
+    """The best attack in the smallest of the large balls with figures."""
     large = {
         found
         for row in rows
@@ -178,19 +232,11 @@ def _large_epsilon(rows: Sequence[Row]) -> Iterator[SanityWarning]:
         and found[0] == "linf"
         and found[1] >= LARGE_EPSILON
     }
-    if not large:
-        return
-    smallest = min(large)
-    worst = _worst(
-        row for row in rows if _is_white_box(row) and ball(row) == smallest
+    return _worst(
+        row
+        for row in rows
+        if large and _is_white_box(row) and ball(row) == min(large)
     )
-    if worst and _figure(worst) < LARGE_ERROR:
-        yield SanityWarning(
-            "robust_at_large_epsilon",
-            f"{_describe(worst)} at epsilon {smallest[1]:.4g}",
-            "In so large a ball each image can be made grey all over, and what "
-            "is then right is right by chance: the attacks do not work.",
-        )
 
 
 def _worst(rows: Iterable[Row]) -> Row | None:
@@ -216,7 +262,7 @@ def _probe_warnings(
 ) -> Iterator[SanityWarning]:
     if probe.zero_share > SHARE:
         yield SanityWarning(
-            "zero_gradients",
+            ZERO,
             f"the gradient of {_share(probe.zero_share)} of the probed images "
             "is zero everywhere",
             "Gradient attacks do not move. That is no defence: BPDA "
@@ -225,7 +271,7 @@ def _probe_warnings(
         )
     if probe.saturated_share > SHARE:
         yield SanityWarning(
-            "saturated_loss",
+            SATURATED,
             f"the cross-entropy of {_share(probe.saturated_share)} of the "
             "probed images has a gradient of zero, though its logits have one",
             "Attacks on the cross-entropy do not move. Those on the margin of "
@@ -233,7 +279,7 @@ def _probe_warnings(
         )
     if probe.non_finite_share > 0.0:
         yield SanityWarning(
-            "non_finite_gradients",
+            NON_FINITE,
             f"the gradient of {_share(probe.non_finite_share)} of the probed "
             "images is NaN or infinite",
             "Gradient attacks stop there. That is a fault of the network, not "
@@ -241,7 +287,7 @@ def _probe_warnings(
         )
     if probe.answers_change:
         yield SanityWarning(
-            "answers_change",
+            CHANGING,
             "two identical queries were answered differently, logits by up to "
             f"{probe.largest_answer_change:.3g}",
             "Each figure depends on chance, and an attack must take the mean "

@@ -48,9 +48,9 @@ class CWL2(CarliniWagner):
       takes half the gradients and comes out as near (docs/attacks.md).
     - It aborts a run early, at one of ten checks, on the loss's sum over the
       batch; here each image stops for itself, at one of 40 (`checks_per_run`),
-      which halves the gradients again. A loss counts as progress from infinity, not from 1e6,
-      before the first check, and the image tried last in an aborted run
-      counts.
+      which halves the gradients again. A loss counts as progress from
+      infinity, not from 1e6, before the first check, and the image tried last
+      in an aborted run counts.
     - An image that is already adversarial by more than kappa is returned
       unchanged, without a search.
     - Success is a margin of more than kappa, and more than rounding, which is

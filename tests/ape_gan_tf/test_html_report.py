@@ -169,6 +169,9 @@ def test_what_is_missing_is_left_out(page):
     assert "warning" not in text.partition("<body>")[2]
     quiet = html_report.html(changed(page, warnings=()))
     assert "The sanity checks gave no warning." in quiet
+    assert "Not checked" not in quiet
+    partly = html_report.html(changed(page, unchecked=["answers_change"]))
+    assert "figures to compare: answers change." in partly
 
 
 def test_names_do_not_become_markup(page):

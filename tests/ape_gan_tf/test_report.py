@@ -326,6 +326,18 @@ def test_a_page_says_whether_there_were_checks(tmp_path):
     assert "No sanity checks were made." in path.read_text()
     report.write(path, full_page(warnings=()))
     assert "The sanity checks gave no warning." in path.read_text()
+    assert "Not checked" not in path.read_text()
+
+
+def test_a_page_names_the_checks_that_could_not_be_made(tmp_path):
+    path = tmp_path / "report.md"
+    unchecked = ["noise_beats_single_step", "answers_change"]
+    for fields in ({}, {"warnings": ()}):
+        report.write(path, full_page(unchecked=unchecked, **fields))
+        assert (
+            "Not checked, for want of figures to compare: noise beats single "
+            "step, answers change." in path.read_text()
+        )
 
 
 def test_a_page_is_about_one_purifier():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import models
-from ape_gan_tf.sanity_checks import check
+from ape_gan_tf.sanity_checks import check, unchecked
 from tests.ape_gan_tf.robustness_rows import in_ball, make_row
 
 GOOD_PROBE = models.GradientProbe(0.0, 0.0, 0.0, False, 0.0)
@@ -46,6 +46,67 @@ def replaced(name, error, threat="white_box", **fields):
 
 def test_a_sound_evaluation_passes_in_silence():
     assert check(sound_rows(), GOOD_PROBE) == []
+
+
+def test_nothing_is_left_unchecked_where_all_was_measured():
+    assert unchecked(sound_rows(), GOOD_PROBE) == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing"),
+    [
+        (
+            lambda row: row.input != "fgsm" or row.threat_model == "oblivious",
+            [
+                "single_step_beats_iterative",
+                "transfer_beats_white_box",
+                "noise_beats_single_step",
+            ],
+        ),
+        (lambda row: row.input != "square", ["black_box_beats_white_box"]),
+        (
+            lambda row: row.threat_model != "oblivious",
+            ["oblivious_beats_white_box"],
+        ),
+        (lambda row: row.start is None, ["one_start_beats_the_others"]),
+        (
+            lambda row: row.params.get("epsilon", 0.0) < 0.5,
+            ["robust_at_large_epsilon"],
+        ),
+    ],
+)
+def test_a_check_without_figures_is_named(kept, missing):
+    rows = [row for row in sound_rows() if kept(row)]
+    assert check(rows, GOOD_PROBE) == []
+    assert unchecked(rows, GOOD_PROBE) == missing
+
+
+def test_without_a_probe_the_gradient_is_unchecked():
+    assert unchecked(sound_rows()) == [
+        "zero_gradients",
+        "saturated_loss",
+        "non_finite_gradients",
+        "answers_change",
+    ]
+    bare = [
+        dataclasses.replace(row, purifier=None)
+        for row in sound_rows()
+        if row.input == "fgsm" and row.threat_model == "oblivious"
+    ]
+    assert unchecked(bare, GOOD_PROBE) == [
+        "single_step_beats_iterative",
+        "black_box_beats_white_box",
+        "transfer_beats_white_box",
+        "noise_beats_single_step",
+        "robust_at_large_epsilon",
+    ]
+
+
+def test_rows_without_figures_leave_all_unchecked():
+    failed = [
+        dataclasses.replace(row, purified_error=None) for row in sound_rows()
+    ]
+    assert len(unchecked(failed)) == 4 + 7
 
 
 @pytest.mark.parametrize(
