@@ -82,6 +82,7 @@ COMPARISONS = {
             "max_iterations": 1000,
             "initial_const": 1e-3,
             "abort_early": True,
+            "checks_per_run": 40,
             **CW,
         },
         rival="foolbox_cw_l2",
@@ -174,6 +175,7 @@ COMPARISONS = {
             "const_factor": 2.0,
             "reduce_const": False,
             "abort_early": True,
+            "checks_per_run": 40,
         },
         rival="art_cw_l0",
         rival_params={
