@@ -105,7 +105,7 @@ def test_what_padding_adds_or_leaves_is_on_the_far_side(
 ):
     model = chain(
         keras.layers.Conv2D(4, window, stride, padding, activation="tanh"),
-        keras.layers.MaxPooling2D(2, stride, "same"),
+        keras.layers.MaxPooling2D(window, stride, "same"),
         shape=(*size, 2),
     )
     classifier = classifier_of(model)
