@@ -2,9 +2,10 @@
 
 For attacks that only take PyTorch's modules. The twin takes images `[B, C, H,
 W]` and has the layers of inference alone: dropout is left out. Keras's padding
-SAME puts what is left over on the far side, which PyTorch's own padding does
-not, so it is a layer here; and features are flattened in Keras's order, H, W,
-C, so that the weights behind need no reordering.
+SAME puts what is odd on the far side, which PyTorch's own padding does not, so
+there it is a layer of its own; and features are flattened in Keras's order, H,
+W, C, so that the weights behind need no reordering. A twin for mirrored images
+goes behind a mirrored purifier (`pytorch_step.py`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def twin_of(classifier: models.Classifier) -> nn.Sequential:
+def twin_of(
+    classifier: models.Classifier, *, mirrored: bool = False
+) -> nn.Sequential:
     """Makes the twin of a classifier.
 
     Args:
         classifier: Of a Keras model that is a chain of Conv2D, MaxPooling2D,
             Dropout, Flatten, Dense, Activation and ReLU.
+        mirrored: For images turned by 180 degrees, both axes reversed.
 
     Returns:
         A module in inference mode on the CPU, from float32 images `[B, C, H,
@@ -49,7 +53,9 @@ def twin_of(classifier: models.Classifier) -> nn.Sequential:
             f"classifier must be a Keras model, got {classifier.name}, which "
             "is a function or a SavedModel without one"
         )
-    modules = [part for layer in model.layers for part in _modules(layer)]
+    modules = [
+        part for layer in model.layers for part in _modules(layer, mirrored)
+    ]
     return nn.Sequential(*modules).eval().requires_grad_(False)
 
 
@@ -91,21 +97,28 @@ def check_same_logits(
 
 
 class _FlattenLikeKeras(nn.Module):
+    def __init__(self, mirrored: bool) -> None:
+        super().__init__()
+        self._mirrored = mirrored
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self._mirrored:
+            features = features.flip(2, 3)
         return features.permute(0, 2, 3, 1).flatten(1)
 
 
-def _modules(layer: keras.layers.Layer) -> list[nn.Module]:
+def _modules(layer: keras.layers.Layer, mirrored: bool) -> list[nn.Module]:
     """What does the same as a layer of Keras."""
     match layer:
         case keras.layers.InputLayer() | keras.layers.Dropout():
             return []
         case keras.layers.Conv2D():
-            return _convolution(layer)
+            return _convolution(layer, mirrored)
         case keras.layers.MaxPooling2D():
-            return _pooling(layer)
+            return _pooling(layer, mirrored)
         case keras.layers.Flatten():
-            return [_FlattenLikeKeras()] if len(layer.input.shape) == 4 else []
+            is_flat = len(layer.input.shape) == 2
+            return [] if is_flat else [_FlattenLikeKeras(mirrored)]
         case keras.layers.Dense():
             return _dense(layer)
         case keras.layers.Activation():
@@ -120,24 +133,38 @@ def _modules(layer: keras.layers.Layer) -> list[nn.Module]:
     )
 
 
-def _convolution(layer: keras.layers.Conv2D) -> list[nn.Module]:
+def _convolution(layer: keras.layers.Conv2D, mirrored: bool) -> list[nn.Module]:
     _check_plain(
         layer, dilation_rate=(1, 1), groups=1, data_format="channels_last"
     )
     kernel = layer.kernel.numpy()
     height, width, inputs, outputs = kernel.shape
+    rows, columns = _sides(layer, (height, width), mirrored)
+    is_even = rows[0] == rows[1] >= 0 and columns[0] == columns[1] >= 0
     convolution = nn.Conv2d(
-        inputs, outputs, (height, width), layer.strides, bias=layer.use_bias
+        inputs,
+        outputs,
+        (height, width),
+        layer.strides,
+        padding=(rows[0], columns[0]) if is_even else 0,
+        bias=layer.use_bias,
     )
+    if mirrored:
+        kernel = kernel[::-1, ::-1]
     _fill(convolution, layer, kernel.transpose(3, 2, 0, 1))
-    padding = _padding(layer, (height, width), 0.0)
+    padding = [] if is_even else [nn.ConstantPad2d((*columns, *rows), 0.0)]
     return [*padding, convolution, *_activation(layer)]
 
 
-def _pooling(layer: keras.layers.MaxPooling2D) -> list[nn.Module]:
+def _pooling(
+    layer: keras.layers.MaxPooling2D, mirrored: bool
+) -> list[nn.Module]:
     _check_plain(layer, data_format="channels_last")
-    padding = _padding(layer, layer.pool_size, -np.inf)
-    return [*padding, nn.MaxPool2d(layer.pool_size, layer.strides)]
+    rows, columns = _sides(layer, layer.pool_size, mirrored)
+    pooling = nn.MaxPool2d(layer.pool_size, layer.strides)
+    if rows == columns == (0, 0):
+        return [pooling]
+    return [nn.ConstantPad2d((*columns, *rows), -np.inf), pooling]
 
 
 def _dense(layer: keras.layers.Dense) -> list[nn.Module]:
@@ -156,23 +183,29 @@ def _fill(
             module.bias.copy_(torch.from_numpy(layer.bias.numpy().copy()))
 
 
-def _padding(
-    layer: keras.layers.Layer, window: Sequence[int], value: float
-) -> list[nn.Module]:
+def _sides(
+    layer: keras.layers.Layer, window: Sequence[int], mirrored: bool
+) -> list[tuple[int, int]]:
+    """What to add (less than 0: to cut off) on both sides of H and of W."""
+    return [
+        _sides_of_axis(*axis, layer.padding == "same", mirrored)
+        for axis in zip(
+            layer.input.shape[1:3], window, layer.strides, strict=True
+        )
+    ]
+
+
+def _sides_of_axis(
+    size: int, length: int, stride: int, is_same: bool, mirrored: bool
+) -> tuple[int, int]:
     """Keras's padding SAME: what is odd goes to the bottom and the right."""
-    if layer.padding == "valid":
-        return []
-    sides = []
-    # PyTorch counts from the last axis: left, right, top, bottom.
-    for size, length, stride in zip(
-        layer.input.shape[2:0:-1],
-        reversed(window),
-        reversed(layer.strides),
-        strict=True,
-    ):
-        total = max((-(-size // stride) - 1) * stride + length - size, 0)
-        sides += [total // 2, total - total // 2]
-    return [nn.ConstantPad2d(tuple(sides), value)]
+    windows = -(-size // stride)
+    total = max((windows - 1) * stride + length - size, 0) if is_same else 0
+    near, far = total // 2, total - total // 2
+    if not mirrored:
+        return near, far
+    # The pixels that no window reaches come first there, and shift all.
+    return far - (size + total - length) % stride, near
 
 
 def _activation(layer: keras.layers.Layer) -> list[nn.Module]:

@@ -5,12 +5,13 @@ The same networks (Table 6, `ape_gan_m`), losses, optimizers and schedule as
 pads an image on both sides where Keras's padding SAME with stride 2 pads it
 on the far side only, so these networks are the mirror images of ours: given
 mirrored images and mirrored kernels (`load_keras_weights`) they compute the
-same numbers.
+same numbers. A classifier behind them must be for mirrored images too
+(`pytorch_classifier.twin_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from ape_gan_tf.purifier_config import PurifierConfig
+from ape_gan_tf.purifier_training import PurifierTrainer
 
 IMAGE_SHAPE = (28, 28, 1)
 
@@ -27,11 +29,20 @@ IMAGE_SHAPE = (28, 28, 1)
 class PyTorchStep:
     """One discriminator step, then the generator steps, on the same batch.
 
+    Without an adversarial loss there is no discriminator.
+
     Args:
         config: As of `PurifierTrainer`: an `ape_gan_m` of Table 6.
         total_steps: Iterations over which a cosine schedule decays.
+        classifier: The frozen one, for mirrored images; needed where
+            `config.classification_weight` is not 0.
         channels_last: Keep activations and kernels in PyTorch's NHWC layout;
             its default is NCHW.
+
+    Attributes:
+        generator: Images to images.
+        discriminator: Images to logits, or None.
+        average: Of the generator's weights, or None.
 
     Raises:
         ValueError: `config` asks for what this twin does not have.
@@ -42,22 +53,42 @@ class PyTorchStep:
         config: PurifierConfig,
         total_steps: int,
         *,
+        classifier: nn.Module | None = None,
         channels_last: bool = False,
     ) -> None:
-        _check_supported(config)
+        _check_supported(config, classifier)
         torch.manual_seed(config.seed)
         self._config = config
         self._layout = (
             torch.channels_last if channels_last else torch.contiguous_format
         )
-        self.generator = _generator(config.batch_norm_momentum)
-        self.discriminator = _discriminator(config.batch_norm_momentum)
-        layout: dict[str, Any] = {"memory_format": self._layout}
-        self.generator.to(**layout)
-        self.discriminator.to(**layout)
-        g_steps = total_steps * config.generator_steps
-        self._g_optimizer = _Adam(self.generator, config, g_steps)
-        self._d_optimizer = _Adam(self.discriminator, config, total_steps)
+        self._classifier = None
+        if classifier is not None:
+            self._classifier = self._laid_out(classifier)
+        self.generator = self._laid_out(_generator(config.batch_norm_momentum))
+        self._g_optimizer = _Adam(
+            self.generator, config, total_steps * config.generator_steps
+        )
+        self.discriminator = None
+        if config.adversarial_weight:
+            self.discriminator = self._laid_out(
+                _discriminator(config.batch_norm_momentum)
+            )
+            self._d_optimizer = _Adam(self.discriminator, config, total_steps)
+        self.average = None
+        if config.ema_decay:
+            self.average = _Average(self.generator, config.ema_decay)
+
+    def _laid_out(self, network: Any) -> Any:
+        return network.to(memory_format=self._layout)
+
+    def load(self, trainer: PurifierTrainer) -> None:
+        """Begins with the weights of ours: to be called before any step."""
+        load_keras_weights(self.generator, trainer.generator)
+        if self.discriminator is not None:
+            load_keras_weights(self.discriminator, trainer.discriminator)
+        if self.average is not None:
+            self.average.restart()
 
     def batch(self, images: np.ndarray) -> torch.Tensor:
         """float32 NHWC images as a tensor in this step's layout."""
@@ -67,18 +98,24 @@ class PyTorchStep:
         return torch.empty(nchw.shape, memory_format=self._layout).copy_(nchw)
 
     def __call__(
-        self, clean: torch.Tensor, adversarial: torch.Tensor
+        self,
+        clean: torch.Tensor,
+        adversarial: torch.Tensor,
+        labels: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """One iteration; returns the losses of `PurifierTrainer.loss_names`.
 
         Args:
             clean: From `batch`.
             adversarial: From `batch`.
+            labels: int64 `[B]`, where there is a classifier.
         """
-        d_loss = self._discriminator_step(clean, adversarial)
+        d_losses = []
+        if self.discriminator is not None:
+            d_losses.append(self._discriminator_step(clean, adversarial))
         for _ in range(self._config.generator_steps):
-            g_losses = self._generator_step(clean, adversarial)
-        return (d_loss, *g_losses)
+            g_losses = self._generator_step(clean, adversarial, labels)
+        return (*d_losses, *g_losses)
 
     def _discriminator_step(
         self, clean: torch.Tensor, adversarial: torch.Tensor
@@ -95,23 +132,51 @@ class PyTorchStep:
         return d_loss.detach()
 
     def _generator_step(
-        self, clean: torch.Tensor, adversarial: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        config = self._config
+        self,
+        clean: torch.Tensor,
+        adversarial: torch.Tensor,
+        labels: torch.Tensor | None,
+    ) -> list[torch.Tensor]:
         # Our step takes no gradient of the discriminator's weights here.
-        self.discriminator.requires_grad_(False)
-        purified = self.generator(adversarial)
-        content = functional.mse_loss(purified, clean)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+        losses = self._generator_losses(clean, adversarial, labels)
+        self._g_optimizer.minimize(losses[0])
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
+        if self.average is not None:
+            self.average.update()
+        return [loss.detach() for loss in losses]
+
+    def _generator_losses(
+        self,
+        clean: torch.Tensor,
+        adversarial: torch.Tensor,
+        labels: torch.Tensor | None,
+    ) -> list[torch.Tensor]:
+        """The generator's loss, then what it is made of."""
+        config = self._config
+        count = config.clean_count
+        purified = self.generator(_joined(adversarial, clean[:count]))
+        content = functional.mse_loss(purified, _joined(clean, clean[:count]))
         if config.content_loss == "root_mse":
             content = (content + 1e-12).sqrt()
-        fooling = functional.softplus(-self.discriminator(purified)).mean()
-        g_loss = (
-            config.content_weight * content
-            + config.adversarial_weight * fooling
-        )
-        self._g_optimizer.minimize(g_loss)
-        self.discriminator.requires_grad_(True)
-        return g_loss.detach(), content.detach(), fooling.detach()
+        weighted = [(config.content_weight, content)]
+        if self.discriminator is not None:
+            logits = self.discriminator(purified[: len(adversarial)])
+            fooling = functional.softplus(-logits).mean()
+            weighted.append((config.adversarial_weight, fooling))
+        if config.classification_weight:
+            wrong = functional.cross_entropy(
+                self._classifier(purified), _joined(labels, labels[:count])
+            )
+            weighted.append((config.classification_weight, wrong))
+        total = sum(weight * loss for weight, loss in weighted)
+        return [total, *(loss for _, loss in weighted)]
+
+
+def _joined(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.cat([first, second]) if len(second) else first
 
 
 class _Adam:
@@ -138,6 +203,35 @@ class _Adam:
         self._adam.step()
         if self._schedule is not None:
             self._schedule.step()
+
+
+class _Average:
+    """The moving average of a network's weights, as `WeightAverage` has it.
+
+    Attributes:
+        values: One for each weight, batch normalisation's averages included.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._weights = [
+            weight
+            for weight in network.state_dict().values()
+            if weight.is_floating_point()
+        ]
+        self._decay = decay
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins at the weights of now."""
+        self._updates = 0
+        self.values = [weight.clone() for weight in self._weights]
+
+    def update(self) -> None:
+        self._updates += 1
+        share = (1 + self._updates) / (10 + self._updates)
+        decay = min(self._decay, share)
+        for value, weight in zip(self.values, self._weights, strict=True):
+            value.lerp_(weight, 1 - decay)
 
 
 def _generator(momentum: float) -> nn.Sequential:
@@ -211,16 +305,40 @@ def _arrays(
         yield array
 
 
-def _check_supported(config: PurifierConfig) -> None:
-    for name, only in {
-        "generator": "ape_gan_m",
-        "kernel_size": 3,
-        "decoder_activation": "leaky_relu",
-        "output": "sigmoid",
-        "precision": "float32",
-    }.items():
-        value = getattr(config, name)
-        if value != only:
+def check_only(config: PurifierConfig, only: Mapping[str, Any]) -> None:
+    """Refuses a configuration that says something else.
+
+    Args:
+        config: Of `PurifierTrainer`.
+        only: The one value that a field may have, by its name.
+
+    Raises:
+        ValueError: Naming the field and both values.
+    """
+    for name, value in only.items():
+        found = getattr(config, name)
+        if found != value:
             raise ValueError(
-                f"{name} must be {only!r} for the PyTorch step, got {value!r}"
+                f"{name} must be {value!r} for the PyTorch step, got {found!r}"
             )
+
+
+def _check_supported(
+    config: PurifierConfig, classifier: nn.Module | None
+) -> None:
+    check_only(
+        config,
+        {
+            "generator": "ape_gan_m",
+            "kernel_size": 3,
+            "decoder_activation": "leaky_relu",
+            "output": "sigmoid",
+            "consistency": "labels",
+            "precision": "float32",
+        },
+    )
+    if config.classification_weight and classifier is None:
+        raise ValueError(
+            "classifier must be given where classification_weight is "
+            f"{config.classification_weight}, got None"
+        )

@@ -22,91 +22,37 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import h5py
-import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
-from rounds import (
-    Spread,
-    Timing,
-    alternate,
-    listed,
-    machine,
-    markdown_table,
-    speedup,
-    write_json,
-)
 
+# A script beside this one has the name of a package of ours, which must be
+# found first.
+sys.path.pop(0)
 import data
-from ape_gan_tf import command_line, train
 from ape_gan_tf.purifier_config import PurifierConfig
 from ape_gan_tf.purifier_training import PurifierTrainer
-from ape_gan_tf.training_loop import (
-    STEPS_PER_CALL,
-    LoopSettings,
-    TrainingLoop,
-)
 
-try:
-    import torch
-    from pytorch_step import PyTorchStep
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    sys.exit(
-        "train_step: PyTorch is not installed, which ours is compared with; "
-        "pip install 'ape-gan-tf[benchmark]', or, without CUDA, "
-        "pip install torch --index-url https://download.pytorch.org/whl/cpu"
-    )
+sys.path.append(str(Path(__file__).resolve().parent))
+import contestants
+from contestants import OURS, PYTORCH, OurStep, of_ours, of_pytorch
+from pytorch_step import PyTorchStep
+from rounds import Spread, alternate, write_json
 
 IMAGE_SHAPE = (28, 28, 1)
 EPSILON = 0.3
-OURS = {True: "ours, XLA", False: "ours, no XLA"}
-PYTORCH = {False: "PyTorch, default layout", True: "PyTorch, channels_last"}
 LEAST_SPEEDUP = {False: 1.6, True: 1.2}
 CONSTANT, PIPELINE = "one batch again and again", "an adversarial set on disk"
 MOST_PIPELINE_PERCENT = 5.0
 
 
-class OurStep:
-    """Our step, run as the training loop runs it.
-
-    Args:
-        config: What to train.
-        total_steps: Of the learning rate's schedule.
-        xla: Compile with XLA.
-        directory: The loop's, for checkpoints; none is written.
-    """
-
-    def __init__(
-        self,
-        config: PurifierConfig,
-        total_steps: int,
-        xla: bool,
-        directory: Path,
-    ) -> None:
-        trainer = PurifierTrainer(config, IMAGE_SHAPE, total_steps)
-        loop = TrainingLoop(trainer, directory, LoopSettings(xla=xla))
-        # What `TrainingLoop.run` calls between its checkpoints.
-        self._run_steps = loop._run_steps
-
-    def run(self, batches: Iterator[Any], steps: int) -> None:
-        for start in range(0, steps, STEPS_PER_CALL):
-            count = min(STEPS_PER_CALL, steps - start)
-            losses = self._run_steps(batches, tf.constant(count))
-        losses.numpy()  # Waits until it is done.
-
-
 def main() -> int:
     arguments = _parser().parse_args()
-    config, shipped_xla = _shipped(arguments.flagfile)
+    config, shipped_xla = contestants.shipped(arguments.flagfile)
     config = dataclasses.replace(
         config, batch_size=arguments.batch_size, seed=arguments.seed
     )
@@ -123,34 +69,18 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, default, meaning in (
-        ("rounds", 7, "rounds that count"),
-        ("steps", 40, "steps of each contestant in a round"),
-        ("batch_size", 64, "images a step"),
-        ("images", 8_192, "images of the set on disk, all used in a round"),
-        ("seed", 0, "of the images and of the weights"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=int,
-            default=default,
-            help=f"{meaning} (default {default})",
-        )
-    parser.add_argument(
-        "--flagfile",
-        default="mnist.flags",
-        help="says what to train, and whether XLA ships (default mnist.flags)",
+    contestants.add_options(
+        parser,
+        [
+            ("rounds", 7, "rounds that count"),
+            ("steps", 40, "steps of each contestant in a round"),
+            ("batch_size", 64, "images a step"),
+            ("images", 8_192, "images of the set on disk, all used in a round"),
+            ("seed", 0, "of the images and of the weights"),
+        ],
+        flagfile="mnist.flags",
     )
-    parser.add_argument("--json", type=Path, metavar="PATH")
     return parser
-
-
-def _shipped(flagfile: str) -> tuple[PurifierConfig, bool]:
-    """What a flagfile of `train` trains, and its `--xla`."""
-    values = flags.FlagValues()
-    train.define_flags(values)
-    command_line.parse(values, ["train", f"--flagfile={flagfile}"])
-    return train.purifier_config(values), values.xla
 
 
 def _measure(
@@ -169,38 +99,41 @@ def _measure(
     )
     batch = next(iter(batches))
     ours = {
-        xla: OurStep(config, total_steps, xla, folder / f"xla_{xla}")
-        for xla in (True, False)
+        xla: OurStep(
+            PurifierTrainer(config, IMAGE_SHAPE, total_steps),
+            xla,
+            folder / f"xla_{xla}",
+        )
+        for xla in OURS
     }
     constant = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    contestants = {
-        OURS[xla]: _of_ours(step, constant, steps) for xla, step in ours.items()
+    runs = {
+        OURS[xla]: of_ours(step, constant, steps) for xla, step in ours.items()
     }
     for channels_last, name in PYTORCH.items():
         step = PyTorchStep(config, total_steps, channels_last=channels_last)
-        contestants[name] = _of_pytorch(step, batch, steps)
-    step_timings = alternate(contestants, arguments.rounds)
+        pair = [step.batch(batch[x].numpy()) for x in ("images", "adversarial")]
+        runs[name] = of_pytorch(step, pair, steps)
+    step_timings = alternate(runs, arguments.rounds)
 
     shipped = ours[shipped_xla]
     feeding_timings = alternate(
         {
-            CONSTANT: _of_ours(shipped, constant, epoch),
-            PIPELINE: _of_ours(shipped, iter(batches), epoch),
+            CONSTANT: of_ours(shipped, constant, epoch),
+            PIPELINE: of_ours(shipped, iter(batches), epoch),
         },
         arguments.rounds,
     )
     return {
-        "machine": machine(),
-        "versions": _versions(),
-        "threads": _threads(),
+        **contestants.environment(),
         "setup": {
             name: getattr(arguments, name)
             for name in ("batch_size", "flagfile", "images", "rounds", "seed")
         }
         | {"steps": steps, "steps_fed": epoch, "shipped_xla": shipped_xla},
-        "steps": _speeds(step_timings, steps, size),
-        "feeding": _speeds(feeding_timings, epoch, size),
-        "speedups": _speedups(step_timings),
+        "steps": contestants.speeds(step_timings, steps, size),
+        "feeding": contestants.speeds(feeding_timings, epoch, size),
+        "speedups": contestants.speedups(step_timings),
         "required": _required(step_timings, feeding_timings, shipped_xla),
     }
 
@@ -252,69 +185,14 @@ def _rows(
     }
 
 
-def _of_ours(
-    step: OurStep, batches: Iterator[Any], steps: int
-) -> Callable[[], None]:
-    return lambda: step.run(batches, steps)
-
-
-def _of_pytorch(
-    step: PyTorchStep, batch: dict[str, tf.Tensor], steps: int
-) -> Callable[[], None]:
-    clean = step.batch(batch["images"].numpy())
-    adversarial = step.batch(batch["adversarial"].numpy())
-
-    def run() -> None:
-        for _ in range(steps):
-            losses = step(clean, adversarial)
-        losses[0].item()  # Waits until it is done, on any device.
-
-    return run
-
-
-def _speeds(
-    timings: dict[str, list[Timing]], steps: int, batch_size: int
-) -> dict[str, dict[str, Spread]]:
-    return {
-        name: {
-            "images_per_second": Spread.of(
-                [steps * batch_size / each.wall for each in rounds]
-            ),
-            "cpu_ms_per_step": Spread.of(
-                [1e3 * each.cpu / steps for each in rounds]
-            ),
-        }
-        for name, rounds in timings.items()
-    }
-
-
-def _speedups(timings: dict[str, list[Timing]]) -> dict[str, dict[str, Spread]]:
-    return {
-        ours: {
-            theirs: speedup(timings[ours], timings[theirs])
-            for theirs in PYTORCH.values()
-        }
-        for ours in OURS.values()
-    }
-
-
 def _required(
-    step_timings: dict[str, list[Timing]],
-    feeding_timings: dict[str, list[Timing]],
+    step_timings: contestants.Timings,
+    feeding_timings: contestants.Timings,
     shipped_xla: bool,
 ) -> list[dict[str, Any]]:
-    ours = step_timings[OURS[shipped_xla]]
-    rows = []
-    for channels_last, least in LEAST_SPEEDUP.items():
-        found = speedup(ours, step_timings[PYTORCH[channels_last]])
-        rows.append(
-            {
-                "what": f"{OURS[shipped_xla]} / {PYTORCH[channels_last]}",
-                "found": found,
-                "required": f"at least {least}",
-                "reached": found.median >= least,
-            }
-        )
+    rows = contestants.required_speedups(
+        step_timings, shipped_xla, LEAST_SPEEDUP
+    )
     cost = Spread.of(
         [
             100 * (fed.wall / constant.wall - 1)
@@ -336,71 +214,15 @@ def _required(
     return rows
 
 
-def _versions() -> dict[str, str]:
-    return {
-        module.__name__: module.__version__
-        for module in (tf, keras, torch, np, h5py)
-    }
-
-
-def _threads() -> dict[str, int]:
-    threading = tf.config.threading
-    return {
-        "TensorFlow intra-op": threading.get_intra_op_parallelism_threads(),
-        "TensorFlow inter-op": threading.get_inter_op_parallelism_threads(),
-        "PyTorch intra-op": torch.get_num_threads(),
-        "PyTorch inter-op": torch.get_num_interop_threads(),
-    }
-
-
 def _text(report: dict[str, Any]) -> str:
     setup = report["setup"]
-    shipped = OURS[setup["shipped_xla"]]
-    speeds = report["steps"] | report["feeding"]
-    return "\n".join(
-        [
-            listed(report["machine"]),
-            listed(report["versions"]),
-            f"Threads: {listed(report['threads'])} (0: one a core)",
-            f"{setup['flagfile']} ({shipped} ships), batch "
-            f"{setup['batch_size']}, {IMAGE_SHAPE}, seed {setup['seed']}, "
-            f"{setup['rounds']} rounds of {setup['steps']} steps "
-            f"({setup['steps_fed']} for the pipeline); median (least .. "
-            "greatest)",
-            "",
-            markdown_table(
-                ["step", "images a second", "CPU ms a step"],
-                [
-                    [
-                        name,
-                        speed["images_per_second"].text(",.0f"),
-                        speed["cpu_ms_per_step"].text(",.1f"),
-                    ]
-                    for name, speed in speeds.items()
-                ],
-            ),
-            "",
-            markdown_table(
-                ["times as fast as", *PYTORCH.values()],
-                [
-                    [ours, *(found.text(".2f") for found in row.values())]
-                    for ours, row in report["speedups"].items()
-                ],
-            ),
-            "",
-            markdown_table(
-                ["required", "found", "", ""],
-                [
-                    [
-                        row["what"],
-                        row["found"].text(".2f"),
-                        row["required"],
-                        "reached" if row["reached"] else "NOT REACHED",
-                    ]
-                    for row in report["required"]
-                ],
-            ),
-        ]
+    return contestants.text(
+        report,
+        f"{setup['flagfile']} ({OURS[setup['shipped_xla']]} ships), batch "
+        f"{setup['batch_size']}, {IMAGE_SHAPE}, seed {setup['seed']}, "
+        f"{setup['rounds']} rounds of {setup['steps']} steps "
+        f"({setup['steps_fed']} for the pipeline)",
+        report["steps"] | report["feeding"],
     )
 
 

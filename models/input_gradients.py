@@ -3,8 +3,10 @@
 An attack waits for the gradient of the classifier by its images. Where a kernel
 is as large as its output, TensorFlow's kernel for that gradient takes three to
 ten times as long on a processor as the convolution itself; one product of
-matrices and a sum of the patches that it gives take little longer than that.
-Target C has two such convolutions, as have discriminators that end in one.
+matrices and a sum of the patches that it gives take little longer than that,
+and `polynomial_products` half of it where a batch is known to be large, as in
+training. Target C has two such convolutions, as have discriminators that end in
+one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from models import polynomial_products
 
 
 def accelerate(model: keras.Model) -> keras.Model:
@@ -179,6 +183,15 @@ def _sum_of_patches(
     neighbours lie a block apart, and whole blocks are added.
     """
     blocks = _in_blocks(kernel, stride)
+    batch, *output = upstream.shape
+    if polynomial_products.pays(batch, output, blocks.shape):
+        total = polynomial_products.multiply(upstream, blocks)
+    else:
+        total = _plain_sum(upstream, blocks)
+    return total if stride == 1 else tf.nn.depth_to_space(total, stride)
+
+
+def _plain_sum(upstream: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
     _, rows, columns, _ = blocks.shape
     patches = tf.tensordot(upstream, blocks, 1)
     lines = []
@@ -196,8 +209,7 @@ def _sum_of_patches(
                 [[0, 0], [row, rows - 1 - row], [0, 0], [0, 0]],
             )
         )
-    total = tf.add_n(lines)
-    return total if stride == 1 else tf.nn.depth_to_space(total, stride)
+    return tf.add_n(lines)
 
 
 def _in_blocks(kernel: tf.Tensor, stride: int) -> tf.Tensor:

@@ -70,6 +70,17 @@ def test_the_papers_targets_have_the_same_logits(twins, name):
     assert twins.check_same_logits(twin, classifier, images) < 1e-5
 
 
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_mirrored_images_have_the_same_logits(twins, name):
+    shape = SHAPES[name]
+    classifier = classifier_of(models.target(name, shape, 10, seed=0))
+    images = random_images(shape)
+    found = logits_of(
+        twins, twins.twin_of(classifier, mirrored=True), images[:, ::-1, ::-1]
+    )
+    np.testing.assert_allclose(found, classifier.predict(images), atol=1e-5)
+
+
 def test_gradients_are_the_same(twins):
     classifier = classifier_of(models.target("C", (28, 28, 1), 10, seed=0))
     images = random_images((28, 28, 1), 2)
@@ -88,9 +99,12 @@ def test_gradients_are_the_same(twins):
 @pytest.mark.parametrize("size", [(5, 6), (7, 4)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("window", [2, (3, 4)])
-def test_what_padding_same_adds_is_on_the_far_side(twins, size, stride, window):
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_what_padding_adds_or_leaves_is_on_the_far_side(
+    twins, size, stride, window, padding
+):
     model = chain(
-        keras.layers.Conv2D(4, window, stride, "same", activation="tanh"),
+        keras.layers.Conv2D(4, window, stride, padding, activation="tanh"),
         keras.layers.MaxPooling2D(window, stride, "same"),
         shape=(*size, 2),
     )
@@ -98,6 +112,9 @@ def test_what_padding_same_adds_is_on_the_far_side(twins, size, stride, window):
     # Of negative features, a maximum with zeros around would show.
     images = random_images((*size, 2))
     twins.check_same_logits(twins.twin_of(classifier), classifier, images)
+    turned = twins.twin_of(classifier, mirrored=True)
+    found = logits_of(twins, turned, images[:, ::-1, ::-1])
+    np.testing.assert_allclose(found, classifier.predict(images), atol=1e-5)
 
 
 def test_activations_of_their_own_are_known(twins):

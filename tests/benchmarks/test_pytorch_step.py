@@ -41,10 +41,7 @@ class Twins:
         self.theirs = module.PyTorchStep(
             config, TOTAL_STEPS, channels_last=channels_last
         )
-        module.load_keras_weights(self.theirs.generator, self.ours.generator)
-        module.load_keras_weights(
-            self.theirs.discriminator, self.ours.discriminator
-        )
+        self.theirs.load(self.ours)
         self._pairs = pairs
 
     def step(self):

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import models
-from models import input_gradients
+from models import input_gradients, polynomial_products
 from models.input_gradients import accelerate, convolve, input_gradient
 
 CASES = [
@@ -41,6 +41,19 @@ def test_it_is_the_gradient_that_tensorflow_takes(
     )
     found = input_gradient(upstream, kernel, size, stride, padding)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_large_batch_has_the_same_gradient():
+    generator = np.random.default_rng(0)
+    upstream = tf.constant(generator.normal(size=(16, 5, 5, 128)))
+    kernel = tf.constant(generator.normal(size=(6, 6, 64, 128)))
+    # In blocks of 2x2.
+    assert polynomial_products.pays(16, (5, 5, 128), (128, 3, 3, 256))
+    expected = tf.nn.conv2d_transpose(
+        upstream, kernel, [16, 14, 14, 64], 2, "VALID"
+    )
+    found = input_gradient(upstream, kernel, (14, 14), 2, "VALID")
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_values_and_the_gradient_by_the_kernel_are_tensorflow_s():
