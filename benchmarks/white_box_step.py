@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
             ("rounds", 7, "rounds that count"),
             ("steps", 10, "training steps of each contestant in a round"),
         ],
-        flagfile="mnist_white_box.flags",
+        flagfile="mnist_white_box_3.flags",
     )
     parser.add_argument(
         "--data_dir",

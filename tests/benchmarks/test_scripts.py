@@ -62,7 +62,7 @@ def test_the_flagfile_says_what_is_measured(contestants):
 
 def test_flags_win_over_the_flagfile(contestants, white_box_step):
     config, xla = contestants.shipped(
-        "mnist_white_box.flags", *white_box_step.PINNED, "--batch_size=8"
+        "mnist_white_box_3.flags", *white_box_step.PINNED, "--batch_size=8"
     )
     assert (config.adversary, config.adversary_steps) == ("white_box", 7)
     assert (config.adversary_step_size, config.batch_size) == (0.1, 8)
