@@ -265,8 +265,10 @@ def _compare(
         return {**row, "reached": False}
     if isinstance(rival, str):
         is_failure = made["rival"].is_failure
+        stopped_after = made["rival"].seconds
         return {
             **row,
+            "least_speedup": stopped_after and stopped_after / ours["seconds"],
             "mean_distance": _mean(ours),
             "reached": not is_failure
             and (comparison.success != "all" or all(ours["fooled"])),
@@ -429,12 +431,12 @@ def _line(row: dict[str, Any]) -> list[str]:
     if isinstance(ours, str):
         return [label, str(comparison.images), ours] + [""] * 5 + ["BROKEN"]
     if isinstance(rival, str):
-        mean = row["mean_distance"]
+        mean, least = row["mean_distance"], row["least_speedup"]
         return [
             label,
             str(ours["images"]),
             f"{_speed(ours)} / {rival}",
-            "",
+            "" if least is None else f"at least {least:.1f}",
             _share(ours),
             "-" if mean is None else f"{comparison.distance} {mean:.4g}",
             "",

@@ -35,10 +35,12 @@ class Absent:
     Attributes:
         reason: For people.
         is_failure: The attack broke; else it was stopped or is not installed.
+        seconds: After which it was stopped, if it was.
     """
 
     reason: str
     is_failure: bool
+    seconds: float | None = None
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -132,7 +134,8 @@ def _run(
             text=True,
         )
     except subprocess.TimeoutExpired:
-        return Absent(f"did not finish in {time_limit:.0f} s", False)
+        reason = f"did not finish in {time_limit:.0f} s"
+        return Absent(reason, False, time_limit)
     if done.returncode:
         last = [*done.stderr.splitlines(), "no message"][-2:][0]
         is_missing = MissingLibraryError.__name__ in last

@@ -116,16 +116,25 @@ def compared(script, monkeypatch, name, ours, rival):
 def test_a_rival_that_is_stopped_leaves_us_to_succeed(
     script, monkeypatch, fooled
 ):
-    stopped = script[0].Absent("did not finish in 600 s", False)
-    ours = judged([True, fooled], [1.0, 2.0])
+    stopped = script[0].Absent("did not finish in 600 s", False, 600.0)
+    ours = judged([True, fooled], [1.0, 2.0], seconds=25.0)
     row = compared(script, monkeypatch, "cw_linf", ours, stopped)
     assert row["reached"] is fooled
     assert row["mean_distance"] == (1.5 if fooled else 1.0)
     line = script[0]._line(row)
     assert "did not finish in 600 s" in line[2]
+    assert line[3] == "at least 24.0"
     assert line[4:6] == ["100.0" if fooled else "50.0"] + [
         "linf 1.5" if fooled else "linf 1"
     ]
+
+
+def test_nothing_is_said_of_the_speed_of_a_rival_that_is_missing(
+    script, monkeypatch
+):
+    missing = script[0].Absent("is not installed", False)
+    row = compared(script, monkeypatch, "jsma", judged([True]), missing)
+    assert script[0]._line(row)[2:4] == ["1 / is not installed", ""]
 
 
 def test_a_rival_that_breaks_is_no_success(script, monkeypatch):

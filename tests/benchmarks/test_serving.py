@@ -252,7 +252,7 @@ def test_what_one_profile_lacks_stands_where_the_other_has_it(script):
     ]
 
 
-def test_files_take_so_many_times_as_long_as_arrays(script, exported):
+def test_files_are_timed_beside_arrays(script, exported):
     generator = script.Generator(
         ape_gan_tf.load_pretrained("ape_gan_m"),
         exported,
@@ -262,8 +262,10 @@ def test_files_take_so_many_times_as_long_as_arrays(script, exported):
     assert [row["batch"] for row in rows] == [1, 64]
     for row in rows:
         arrays, files = (each["ms"].median for each in row["times"].values())
+        # How much longer files take is for the benchmark: a busy machine may
+        # turn the order of two single calls around.
+        assert arrays > 0.0 and files > 0.0
         assert row["found"].median == pytest.approx(files / arrays)
-        assert row["found"].median > 1.0
 
 
 def test_without_onnx_the_row_says_what_to_install(script, monkeypatch):
