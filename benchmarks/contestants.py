@@ -20,7 +20,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from rounds import Spread, Timing, listed, machine, markdown_table, speedup
+from rounds import (
+    Spread,
+    Timing,
+    listed,
+    machine,
+    markdown_table,
+    speedup,
+    write_json,
+)
 
 from ape_gan_tf import command_line, train
 from ape_gan_tf.purifier_config import PurifierConfig
@@ -116,6 +124,18 @@ def add_options(
         help=f"says what to train, and whether XLA ships (default {flagfile})",
     )
     parser.add_argument("--json", type=Path, metavar="PATH")
+
+
+def conclude(report: dict[str, Any], text: str, path: Path | None) -> int:
+    """Prints a report, writes it to `path` if there is one.
+
+    Returns:
+        The exit code: 1 where something that is required was not reached.
+    """
+    print(text)
+    if path:
+        write_json(path, report)
+    return 0 if all(row["reached"] for row in report["required"]) else 1
 
 
 def shipped(flagfile: str, *more: str) -> tuple[PurifierConfig, bool]:

@@ -41,7 +41,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 import contestants
 from contestants import OURS, PYTORCH, OurStep, of_ours, of_pytorch
 from pytorch_step import PyTorchStep
-from rounds import Spread, alternate, write_json
+from rounds import Spread, alternate
 
 IMAGE_SHAPE = (28, 28, 1)
 EPSILON = 0.3
@@ -58,10 +58,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as name:
         report = _measure(arguments, config, shipped_xla, Path(name))
-    print(_text(report))
-    if arguments.json:
-        write_json(arguments.json, report)
-    return 0 if all(row["reached"] for row in report["required"]) else 1
+    return contestants.conclude(report, _text(report), arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -46,7 +46,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 import contestants
 from contestants import OURS, PYTORCH, OurStep, of_ours, of_pytorch
 from pytorch_white_box import PyTorchWhiteBoxStep
-from rounds import alternate, write_json
+from rounds import alternate
 
 CLASSIFIER = "target_c"
 PINNED = ("--adversary=white_box", "--adversary_steps=7")
@@ -65,10 +65,7 @@ def main() -> int:
         parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(arguments, config, shipped_xla, Path(folder))
-    print(_text(report))
-    if arguments.json:
-        write_json(arguments.json, report)
-    return 0 if all(row["reached"] for row in report["required"]) else 1
+    return contestants.conclude(report, _text(report), arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
