@@ -1,12 +1,17 @@
 """Convolutions whose gradient by their input is a product of matrices.
 
-An attack waits for the gradient of the classifier by its images. Where a kernel
-is as large as its output, TensorFlow's kernel for that gradient takes three to
-ten times as long on a processor as the convolution itself; one product of
-matrices and a sum of the patches that it gives take little longer than that,
-and `polynomial_products` half of it where a batch is known to be large, as in
-training. Target C has two such convolutions, as have discriminators that end in
-one.
+An attack waits for the gradient of the classifier by its images. On a processor
+TensorFlow's kernel for it is slow in two places, where one product of matrices
+and a sum of the patches that it gives are not:
+
+- Where the kernel is as large as the output, it takes three to ten times as
+  long as the convolution itself; the product little longer than that, and
+  `polynomial_products` half of it where a batch is large. Target C has two such
+  convolutions, as have discriminators that end in one.
+- In the first convolution of grey images, and in one of many filters of colour
+  images, oneDNN computes sixteen input channels where there are one or three:
+  two to five times as long. Where TensorFlow does not use oneDNN, the product
+  takes about as long as its kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ import keras
 import tensorflow as tf
 
 from models import polynomial_products
+
+# Input channels that oneDNN's kernels compute at once, needed or not.
+_LANES = 16
 
 
 def accelerate(model: keras.Model) -> keras.Model:
@@ -68,7 +76,10 @@ def _is_exchangeable(layer: Any) -> bool:
         and layer.strides[0] == layer.strides[1]
         and layer.compute_dtype == "float32"
         and not getattr(layer, "lora_enabled", False)
-        and _covers(layer.kernel_size, layer.output.shape[1:3])
+        and (
+            _covers(layer.kernel_size, layer.output.shape[1:3])
+            or _wastes_lanes(layer.kernel.shape[2], layer.filters)
+        )
     )
 
 
@@ -77,6 +88,12 @@ def _covers(kernel_size: Any, output_size: Any) -> bool:
         kernel >= output > 0
         for kernel, output in zip(kernel_size, output_size, strict=True)
     )
+
+
+def _wastes_lanes(channels: int, filters: int) -> bool:
+    # Measured in time for one element of a patch: the lanes that are empty
+    # cost more than writing the patch and adding it.
+    return filters * (_LANES / channels - 1) >= 200
 
 
 class MatrixGradientConv2D(keras.layers.Layer):
@@ -183,12 +200,24 @@ def _sum_of_patches(
     neighbours lie a block apart, and whole blocks are added.
     """
     blocks = _in_blocks(kernel, stride)
-    batch, *output = upstream.shape
-    if polynomial_products.pays(batch, output, blocks.shape):
-        total = polynomial_products.multiply(upstream, blocks)
-    else:
-        total = _plain_sum(upstream, blocks)
+    total = _sum_of_blocks(upstream, blocks)
     return total if stride == 1 else tf.nn.depth_to_space(total, stride)
+
+
+def _sum_of_blocks(upstream: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
+    batch, *output = upstream.shape
+    smallest = polynomial_products.smallest_batch(output, blocks.shape)
+    if smallest is None:
+        return _plain_sum(upstream, blocks)
+    if batch is None:
+        return tf.cond(
+            tf.shape(upstream)[0] >= smallest,
+            lambda: polynomial_products.multiply(upstream, blocks),
+            lambda: _plain_sum(upstream, blocks),
+        )
+    if batch < smallest:
+        return _plain_sum(upstream, blocks)
+    return polynomial_products.multiply(upstream, blocks)
 
 
 def _plain_sum(upstream: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:

@@ -24,27 +24,32 @@ import tensorflow as tf
 _POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, -3.0)
 
 
-def pays(
-    batch: int | None, output: Sequence[int], kernel: Sequence[int]
-) -> bool:
-    """Whether `multiply` takes less than half of the plain multiplications.
+def smallest_batch(output: Sequence[int], kernel: Sequence[int]) -> int | None:
+    """From how many images on `multiply` pays.
+
+    That is, where it takes less than half of the plain multiplications: images
+    share the kernel's values.
 
     Args:
-        batch: How many images share the kernel's values. Not known, it counts
-            as one.
         output: The shape `[h, w, F]` of an image's.
         kernel: The shape `[F, p, q, S]`.
+
+    Returns:
+        None if it never does.
     """
     height, width, filters = output
     _, rows, columns, channels = kernel
     counts = (height + rows - 1, width + columns - 1)
     if max(counts) > len(_POINTS) + 1:
-        return False
+        return None
     points, places = counts[0] * counts[1], height * width
     plain = places * rows * columns * filters * channels
     image = filters * channels + places * filters + points * channels
+    saved = plain - 2 * points * image
+    if saved <= 0:
+        return None
     shared = rows * columns * filters * channels
-    return points * (image + shared / (batch or 1)) < plain / 2
+    return 2 * points * shared // saved + 1
 
 
 def multiply(outputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

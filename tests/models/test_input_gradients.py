@@ -43,17 +43,25 @@ def test_it_is_the_gradient_that_tensorflow_takes(
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_large_batch_has_the_same_gradient():
+@pytest.mark.parametrize("batch", [0, 11, 12, 16])
+def test_a_large_batch_has_the_same_gradient(batch):
     generator = np.random.default_rng(0)
-    upstream = tf.constant(generator.normal(size=(16, 5, 5, 128)))
+    upstream = tf.constant(generator.normal(size=(batch, 5, 5, 128)))
     kernel = tf.constant(generator.normal(size=(6, 6, 64, 128)))
     # In blocks of 2x2.
-    assert polynomial_products.pays(16, (5, 5, 128), (128, 3, 3, 256))
+    blocks = (128, 3, 3, 256)
+    assert polynomial_products.smallest_batch((5, 5, 128), blocks) == 12
     expected = tf.nn.conv2d_transpose(
-        upstream, kernel, [16, 14, 14, 64], 2, "VALID"
+        upstream, kernel, [batch, 14, 14, 64], 2, "VALID"
     )
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 5, 128], tf.float64)])
+    def of_any_batch(upstream):
+        return input_gradient(upstream, kernel, (14, 14), 2, "VALID")
+
     found = input_gradient(upstream, kernel, (14, 14), 2, "VALID")
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(of_any_batch(upstream), expected, 1e-9, 1e-9)
 
 
 def test_values_and_the_gradient_by_the_kernel_are_tensorflow_s():
@@ -94,7 +102,7 @@ def test_target_c_has_the_same_logits_and_gradients(target_c, images):
     quick = accelerate(target_c)
     assert quick is not target_c
     kinds = [type(x).__name__ for x in quick.layers]
-    assert kinds.count("MatrixGradientConv2D") == 2
+    assert kinds.count("MatrixGradientConv2D") == 3
     ours = _logits_and_gradient(tf.function(quick), images)
     theirs = _logits_and_gradient(target_c, images)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
@@ -116,6 +124,29 @@ def test_the_classifier_s_own_model_is_the_one_that_was_given(target_c):
     assert not any(
         isinstance(x, input_gradients.MatrixGradientConv2D) for x in layers
     )
+
+
+@pytest.mark.parametrize(
+    "target, channels, exchanged",
+    [("A", 1, ["conv_1"]), ("D", 3, ["conv_1"]), ("densenet40", 3, [])],
+)
+def test_a_first_convolution_of_many_filters_is_exchanged(
+    target, channels, exchanged
+):
+    model = models.target(target, (28, 28, channels), 10, seed=3)
+    quick = accelerate(model)
+    found = [
+        layer.name
+        for layer in quick.layers
+        if isinstance(layer, input_gradients.MatrixGradientConv2D)
+    ]
+    assert found == exchanged
+    pixels = np.random.default_rng(5).random((3, 28, 28, channels))
+    pixels = tf.constant(pixels, tf.float32)
+    ours = _logits_and_gradient(tf.function(quick), pixels)
+    theirs = _logits_and_gradient(model, pixels)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
 
 
 def _small(*layers):
