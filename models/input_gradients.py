@@ -1,4 +1,4 @@
-"""Convolutions whose gradient by their input is a product of matrices.
+"""Gradients of convolutions by their input, as products of matrices.
 
 An attack waits for the gradient of the classifier by its images. On a processor
 TensorFlow's kernel for it is slow in two places, where one product of matrices
@@ -12,6 +12,9 @@ and a sum of the patches that it gives are not:
   images, oneDNN computes sixteen input channels where there are one or three:
   two to five times as long. Where TensorFlow does not use oneDNN, the product
   takes about as long as its kernel.
+
+A deconvolution is such a gradient: the last one of a purifier has the image's
+one or three channels too.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _LANES = 16
 
 
 def accelerate(model: keras.Model) -> keras.Model:
-    """Returns a model of the same values, whose input gradients are faster.
+    """Returns a model of the same values, up to rounding, that is faster.
 
     It shares layers and weights with `model`, which is not altered, and is for
     calling only: save and export the original. Models inside the model stay as
@@ -64,27 +67,41 @@ def _functional() -> type:
 
 
 def _exchange(layer: Any) -> Any:
-    return MatrixGradientConv2D(layer) if _is_exchangeable(layer) else layer
+    if not _is_exchangeable(layer):
+        return layer
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        return MatrixConv2DTranspose(layer)
+    return MatrixGradientConv2D(layer)
 
 
 def _is_exchangeable(layer: Any) -> bool:
-    return (
-        type(layer) is keras.layers.Conv2D
-        and layer.data_format == "channels_last"
-        and layer.groups == 1
-        and tuple(layer.dilation_rate) == (1, 1)
-        and layer.strides[0] == layer.strides[1]
-        and layer.compute_dtype == "float32"
-        and not getattr(layer, "lora_enabled", False)
-        and (
-            _covers(layer.kernel_size, layer.output.shape[1:3])
-            or _wastes_lanes(layer.kernel.shape[2], layer.filters)
+    return _is_plain(layer) and (
+        _wastes_lanes(*layer.kernel.shape[2:])
+        or (
+            type(layer) is keras.layers.Conv2D
+            and _covers(layer.kernel_size, layer.output.shape[1:3])
         )
     )
 
 
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer is a convolution or deconvolution of the usual kind."""
+    kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    return (
+        type(layer) in kinds
+        and layer.data_format == "channels_last"
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "output_padding", None) is None
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.strides[0] == layer.strides[1]
+        and layer.compute_dtype == "float32"
+        and None not in layer.output.shape[1:3]
+        and not getattr(layer, "lora_enabled", False)
+    )
+
+
 def _covers(kernel_size: Any, output_size: Any) -> bool:
-    return None not in output_size and all(
+    return all(
         kernel >= output > 0
         for kernel, output in zip(kernel_size, output_size, strict=True)
     )
@@ -123,6 +140,69 @@ class MatrixGradientConv2D(keras.layers.Layer):
         return self.convolution.compute_output_shape(input_shape)
 
 
+class MatrixConv2DTranspose(keras.layers.Layer):
+    """Calls a deconvolution of somebody else's, as a product of matrices.
+
+    Args:
+        deconvolution: Channels last, not dilated, of one stride.
+    """
+
+    def __init__(self, deconvolution: keras.layers.Conv2DTranspose) -> None:
+        super().__init__(
+            name=deconvolution.name, trainable=deconvolution.trainable
+        )
+        self.deconvolution = deconvolution
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        layer = self.deconvolution
+        outputs = deconvolve(
+            images,
+            tf.convert_to_tensor(layer.kernel),
+            layer.output.shape[1:3],
+            layer.strides[0],
+            layer.padding.upper(),
+        )
+        if layer.use_bias:
+            outputs += layer.bias
+        return layer.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.deconvolution.compute_output_shape(input_shape)
+
+
+def deconvolve(
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    size: Any,
+    stride: int,
+    padding: str,
+) -> tf.Tensor:
+    """tf.nn.conv2d_transpose, as a product of matrices.
+
+    Args:
+        images: float32 `[B, H, W, C]`, of known H, W and C.
+        kernel: float32 `[h, w, F, C]`.
+        size: H' and W', which a convolution would make H and W of.
+        stride: Along both axes.
+        padding: "SAME" or "VALID".
+
+    Returns:
+        float32 `[B, H', W', F]`.
+    """
+
+    @tf.custom_gradient
+    def function(images: tf.Tensor, kernel: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            by_kernel = _kernel_gradient(
+                upstream, kernel, images, stride, padding
+            )
+            return tf.nn.conv2d(upstream, kernel, stride, padding), by_kernel
+
+        return input_gradient(images, kernel, size, stride, padding), gradient
+
+    return function(images, kernel)
+
+
 def convolve(
     images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str
 ) -> tf.Tensor:
@@ -141,12 +221,8 @@ def convolve(
     @tf.custom_gradient
     def function(images: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            by_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                input=images,
-                filter_sizes=tf.shape(kernel),
-                out_backprop=upstream,
-                strides=[1, stride, stride, 1],
-                padding=padding,
+            by_kernel = _kernel_gradient(
+                images, kernel, upstream, stride, padding
             )
             size = images.shape[1:3]
             return input_gradient(
@@ -156,6 +232,22 @@ def convolve(
         return tf.nn.conv2d(images, kernel, stride, padding), gradient
 
     return function(images, kernel)
+
+
+def _kernel_gradient(
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    upstream: tf.Tensor,
+    stride: int,
+    padding: str,
+) -> tf.Tensor:
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=images,
+        filter_sizes=tf.shape(kernel),
+        out_backprop=upstream,
+        strides=[1, stride, stride, 1],
+        padding=padding,
+    )
 
 
 def input_gradient(

@@ -5,7 +5,12 @@ import tensorflow as tf
 
 import models
 from models import input_gradients, polynomial_products
-from models.input_gradients import accelerate, convolve, input_gradient
+from models.input_gradients import (
+    accelerate,
+    convolve,
+    deconvolve,
+    input_gradient,
+)
 
 CASES = [
     # size, kernel, channels, filters, stride, padding
@@ -79,6 +84,30 @@ def test_values_and_the_gradient_by_the_kernel_are_tensorflow_s():
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "size, side, channels, filters, stride, padding", CASES
+)
+def test_a_deconvolution_and_its_gradients_are_tensorflow_s(
+    size, side, channels, filters, stride, padding
+):
+    generator = np.random.default_rng(4)
+    kernel = tf.constant(generator.normal(size=(*side, channels, filters)))
+    whole = tf.zeros((3, *size, channels), tf.float64)
+    shape = tf.nn.conv2d(whole, kernel, stride, padding).shape
+    images = tf.constant(generator.normal(size=shape))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([images, kernel])
+        ours = deconvolve(images, kernel, size, stride, padding)
+        theirs = tf.nn.conv2d_transpose(
+            images, kernel, whole.shape, stride, padding
+        )
+        losses = [tf.reduce_sum(x**3) for x in (ours, theirs)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    for variable in (images, kernel):
+        ours, theirs = (tape.gradient(x, variable) for x in losses)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
 def _logits_and_gradient(function, images):
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -149,8 +178,31 @@ def test_a_first_convolution_of_many_filters_is_exchanged(
     np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("output", ["sigmoid", "tanh"])
+def test_a_purifier_s_last_deconvolution_is_exchanged(channels, output):
+    model = models.generator(
+        "ape_gan_m", (12, 12, channels), output=output, seed=6
+    )
+    quick = accelerate(model)
+    kinds = {layer.name: type(layer).__name__ for layer in quick.layers}
+    assert kinds["decoder_2"] == "MatrixConv2DTranspose"
+    assert kinds["decoder_1"] == "Conv2DTranspose"
+    assert kinds["encoder_1"] == "MatrixGradientConv2D"
+    pixels = np.random.default_rng(7).random((3, 12, 12, channels))
+    pixels = tf.constant(pixels, tf.float32)
+    ours = _logits_and_gradient(tf.function(quick), pixels)
+    theirs = _logits_and_gradient(model, pixels)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+
+
 def _small(*layers):
     return keras.Sequential([keras.Input((8, 8, 2)), *layers])
+
+
+DILATED = keras.layers.Conv2DTranspose(1, 3, dilation_rate=2)
+PADDED = keras.layers.Conv2DTranspose(1, 3, strides=2, output_padding=1)
 
 
 class Subclass(keras.Model):
@@ -167,6 +219,10 @@ class Subclass(keras.Model):
         _small(keras.layers.Conv2D(3, 8, strides=(1, 2))),
         _small(keras.layers.Conv2D(3, 8, dtype="mixed_bfloat16")),
         _small(keras.layers.DepthwiseConv2D(8)),
+        _small(keras.layers.Conv2D(32, 3, dtype="mixed_bfloat16")),
+        _small(keras.layers.Conv2DTranspose(9, 8)),
+        _small(keras.layers.Conv2D(16, 1), DILATED),
+        _small(keras.layers.Conv2D(16, 1), PADDED),
         _small(_small(keras.layers.Conv2D(3, 8))),
         Subclass(),
     ],
