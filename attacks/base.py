@@ -92,8 +92,8 @@ class Attack(abc.ABC):
     Attributes:
         seed: Source of every random choice, which depends on it and on the
             image's index alone.
-        batch_size: Images crafted at a time; changes memory, not results.
-            None chooses by the images' size.
+        batch_size: Images crafted at a time; changes memory, and results by
+            the classifier's rounding alone. None chooses by the images' size.
         xla: Compile with XLA. It is slower for some networks on CPUs.
     """
 

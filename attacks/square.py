@@ -268,7 +268,7 @@ def _move_linf(
 
 
 def _select(condition: tf.Tensor, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
-    """`tf.where`, which is several times slower where it broadcasts."""
+    """`tf.where`, whose own broadcasting is several times slower."""
     return tf.where(tf.broadcast_to(condition, tf.shape(yes)), yes, no)
 
 

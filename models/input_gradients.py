@@ -9,9 +9,9 @@ and a sum of the patches that it gives are not:
   `polynomial_products` half of it where a batch is large. Target C has two such
   convolutions, as have discriminators that end in one.
 - In the first convolution of grey images, and in one of many filters of colour
-  images, oneDNN computes sixteen input channels where there are one or three:
-  two to five times as long. Where TensorFlow does not use oneDNN, the product
-  takes about as long as its kernel.
+  images, oneDNN computes a register of input channels where there are one or
+  three: two to five times as long with AVX-512. Where TensorFlow does not use
+  oneDNN, the product takes about as long as its kernel.
 
 A deconvolution is such a gradient: the last one of a purifier has the image's
 one or three channels too.
@@ -19,6 +19,7 @@ one or three channels too.
 
 from __future__ import annotations
 
+import abc
 import functools
 from typing import Any
 
@@ -27,7 +28,7 @@ import tensorflow as tf
 
 from models import polynomial_products
 
-# Input channels that oneDNN's kernels compute at once, needed or not.
+# Input channels that oneDNN computes at once with AVX-512, needed or not.
 _LANES = 16
 
 
@@ -35,8 +36,8 @@ def accelerate(model: keras.Model) -> keras.Model:
     """Returns a model of the same values, up to rounding, that is faster.
 
     It shares layers and weights with `model`, which is not altered, and is for
-    calling only: save and export the original. Models inside the model stay as
-    they are.
+    calling and tracing only: a Keras file is made of the original. Models
+    inside the model stay as they are.
 
     Args:
         model: A Keras model of one input and one output.
@@ -85,7 +86,10 @@ def _is_exchangeable(layer: Any) -> bool:
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether a layer is a convolution or deconvolution of the usual kind."""
+    """Whether it is a convolution or deconvolution without any specials.
+
+    Its stride is the same along both axes.
+    """
     kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
     return (
         type(layer) in kinds
@@ -113,61 +117,52 @@ def _wastes_lanes(channels: int, filters: int) -> bool:
     return filters * (_LANES / channels - 1) >= 200
 
 
-class MatrixGradientConv2D(keras.layers.Layer):
-    """Calls a convolution of somebody else's, with a gradient of its own.
+class _Exchanged(keras.layers.Layer, abc.ABC):
+    """Calls a layer of somebody else's, with a product of its own.
 
     Args:
-        convolution: Channels last, without groups and dilation, of one stride.
+        layer: Of the kinds that `_is_plain` lets through.
     """
 
-    def __init__(self, convolution: keras.layers.Conv2D) -> None:
-        super().__init__(name=convolution.name, trainable=convolution.trainable)
-        self.convolution = convolution
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        layer = self.convolution
-        outputs = convolve(
-            images,
-            tf.convert_to_tensor(layer.kernel),
-            layer.strides[0],
-            layer.padding.upper(),
-        )
-        if layer.use_bias:
-            outputs += layer.bias
-        return layer.activation(outputs)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.convolution.compute_output_shape(input_shape)
-
-
-class MatrixConv2DTranspose(keras.layers.Layer):
-    """Calls a deconvolution of somebody else's, as a product of matrices.
-
-    Args:
-        deconvolution: Channels last, not dilated, of one stride.
-    """
-
-    def __init__(self, deconvolution: keras.layers.Conv2DTranspose) -> None:
+    def __init__(self, layer: Any) -> None:
+        # Its own precision, whatever the global policy is by now.
         super().__init__(
-            name=deconvolution.name, trainable=deconvolution.trainable
+            name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy
         )
-        self.deconvolution = deconvolution
+        self.layer = layer
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        layer = self.deconvolution
-        outputs = deconvolve(
-            images,
-            tf.convert_to_tensor(layer.kernel),
-            layer.output.shape[1:3],
-            layer.strides[0],
-            layer.padding.upper(),
-        )
-        if layer.use_bias:
-            outputs += layer.bias
-        return layer.activation(outputs)
+        outputs = self.product(images, tf.convert_to_tensor(self.layer.kernel))
+        if self.layer.use_bias:
+            outputs += self.layer.bias
+        return self.layer.activation(outputs)
+
+    @abc.abstractmethod
+    def product(self, images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """What the layer makes of images before bias and activation."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.deconvolution.compute_output_shape(input_shape)
+        return self.layer.compute_output_shape(input_shape)
+
+
+class MatrixGradientConv2D(_Exchanged):
+    """A convolution with a gradient of its own."""
+
+    def product(self, images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        layer = self.layer
+        return convolve(images, kernel, layer.strides[0], layer.padding.upper())
+
+
+class MatrixConv2DTranspose(_Exchanged):
+    """A deconvolution as a product of matrices."""
+
+    def product(self, images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        layer = self.layer
+        # Not that of `layer.output`, which is of its first call anywhere.
+        size = self.compute_output_shape(images.shape)[1:3]
+        return deconvolve(
+            images, kernel, size, layer.strides[0], layer.padding.upper()
+        )
 
 
 def deconvolve(
@@ -207,6 +202,8 @@ def convolve(
     images: tf.Tensor, kernel: tf.Tensor, stride: int, padding: str
 ) -> tf.Tensor:
     """tf.nn.conv2d, with a gradient by `images` that is a matrix product.
+
+    Under XLA and with an unknown B that gradient has none itself.
 
     Args:
         images: float32 `[B, H, W, C]`, of known H, W and C.
