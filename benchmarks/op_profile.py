@@ -29,6 +29,8 @@ _REST = (BETWEEN, OTHER, OUTSIDE, TOTAL)
 _WARM_UP_CALLS = 3
 _BETWEEN_LAYERS = ("batch_norm", "relu", "sigmoid", "tanh")
 _LAYOUT = ("Reshape", "Transpose")
+# Of a deconvolution that is a product of matrices and a sum of its patches.
+_PRODUCT = ("MatMul", "StridedSlice", "Pad", "AddN", "DepthToSpace")
 _LAYER = re.compile(r"(encoder|decoder)_\d+")
 
 
@@ -146,5 +148,7 @@ def part_of(name: str, kind: str) -> str:
     if "Conv" in kind and layer:
         return layer[0]
     is_between = any(x in name for x in _BETWEEN_LAYERS)
+    if layer and not is_between and any(x in kind for x in _PRODUCT):
+        return layer[0]
     # ONNX's layout is another; what changes it has the next layer's name.
     return BETWEEN if is_between and kind not in _LAYOUT else OTHER

@@ -78,15 +78,34 @@ def _both(
 
     def to_images(images: tf.Tensor) -> Outputs:
         images = checked_shape(images, image_shape)
-        return answer(images, are_valid(images))
+        return _answer_to_any(answer, images, are_valid(images))
 
     def to_files(image_bytes: tf.Tensor) -> Outputs:
-        return answer(*encoded_images.decode(image_bytes, image_shape))
+        images, valid = encoded_images.decode(image_bytes, image_shape)
+        return _answer_to_any(answer, images, valid)
 
     found = {name: Endpoint(to_images, images_spec(image_shape))}
     if image_shape[-1] in encoded_images.CHANNELS:
         found[f"{name}_encoded"] = Endpoint(to_files, ENCODED_SPEC)
     return found
+
+
+def _answer_to_any(
+    answer: Callable[[tf.Tensor, tf.Tensor], Outputs],
+    images: tf.Tensor,
+    valid: tf.Tensor,
+) -> Outputs:
+    """An answer to a batch that may be empty, which networks never see.
+
+    An empty batch gets a wrong shape from oneDNN's convolutions.
+    """
+    count = tf.shape(images)[0]
+    missing = [0, tf.maximum(1 - count, 0)]
+    outputs = answer(
+        tf.pad(images, [missing, [0, 0], [0, 0], [0, 0]]),
+        tf.pad(valid, [missing]),
+    )
+    return {name: value[:count] for name, value in outputs.items()}
 
 
 def _shift(images: tf.Tensor, purified: tf.Tensor) -> tf.Tensor:

@@ -162,6 +162,8 @@ def test_the_overhead_is_of_paired_rounds(script):
         ("x/decoder_1_1/conv_transpose", "Conv2DBackpropInput", "decoder_1"),
         ("x/decoder_2_1/conv_transpose", "ConvTranspose", "decoder_2"),
         ("x/decoder_2_1/conv_transpose__119", "Reshape", "other operations"),
+        ("x/decoder_2_1/Tensordot/MatMul", "MatMul", "decoder_2"),
+        ("x/encoder_1_batch_norm_1/batchnorm/Pad", "Pad", "between"),
         ("x/encoder_1_batch_norm_1/batchnorm/mul__75", "Reshape", None),
         ("x/encoder_1_batch_norm_1/batchnorm/mul_1", "Mul", "between"),
         ("x/sigmoid_1/Sigmoid", "Sigmoid", "between"),
