@@ -135,6 +135,13 @@ def _logits_and_gradient(function, images):
     return logits.numpy(), tape.gradient(loss, images).numpy()
 
 
+def check_values_and_gradients(quick, model, images):
+    ours = _logits_and_gradient(tf.function(quick), images)
+    theirs = _logits_and_gradient(model, images)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def target_c():
     return models.target("C", (28, 28, 1), 10, seed=3)
@@ -151,10 +158,7 @@ def test_target_c_has_the_same_logits_and_gradients(target_c, images):
     assert quick is not target_c
     kinds = [type(x).__name__ for x in quick.layers]
     assert kinds.count("MatrixGradientConv2D") == 3
-    ours = _logits_and_gradient(tf.function(quick), images)
-    theirs = _logits_and_gradient(target_c, images)
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+    check_values_and_gradients(quick, target_c, images)
 
 
 def test_weights_are_shared(images):
@@ -191,10 +195,7 @@ def test_a_first_convolution_of_many_filters_is_exchanged(
     assert found == exchanged
     pixels = np.random.default_rng(5).random((3, 28, 28, channels))
     pixels = tf.constant(pixels, tf.float32)
-    ours = _logits_and_gradient(tf.function(quick), pixels)
-    theirs = _logits_and_gradient(model, pixels)
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+    check_values_and_gradients(quick, model, pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -210,10 +211,7 @@ def test_a_purifier_s_last_deconvolution_is_exchanged(channels, output):
     assert kinds["encoder_1"] == "MatrixGradientConv2D"
     pixels = np.random.default_rng(7).random((3, 12, 12, channels))
     pixels = tf.constant(pixels, tf.float32)
-    ours = _logits_and_gradient(tf.function(quick), pixels)
-    theirs = _logits_and_gradient(model, pixels)
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1e-6)
+    check_values_and_gradients(quick, model, pixels)
 
 
 def _small(*layers):
