@@ -1,7 +1,7 @@
 """Names that flags and the library share; no TensorFlow is imported here."""
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "one_cycle")
 ADVERSARY_METHODS = ("pgd", "free")
 CONSISTENCIES = ("labels", "kl")
 NORMS = ("linf", "l2")

@@ -37,7 +37,9 @@ class ClassifierConfig:
         batch_size: Images a step.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
-        schedule: `constant`, or `cosine` decay to zero.
+        schedule: One of `SCHEDULES`, see `optimizers.learning_rate_schedule`.
+        label_smoothing: The share of the target that is spread evenly over
+            all classes (Szegedy et al. 2016, Sec. 7).
         shift: Augmentation: random translation by up to so many pixels.
         flip: Augmentation: random horizontal mirroring.
         adversarial_training: Each step trains half on clean images and half
@@ -58,6 +60,7 @@ class ClassifierConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     schedule: str = "cosine"
+    label_smoothing: float = 0.0
     shift: int = 2
     flip: bool = False
     adversarial_training: bool = False
@@ -74,6 +77,7 @@ class ClassifierConfig:
             check_positive_integer(getattr(self, name), name)
         check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
         check_in_range(self.weight_decay, 0.0, 1.0, "weight_decay")
+        check_in_range(self.label_smoothing, 0.0, 1.0, "label_smoothing")
         check_in_range(
             self.adversarial_epsilon, 0.0, 1.0, "adversarial_epsilon"
         )
@@ -159,15 +163,24 @@ class ClassifierTrainer:
             labels = tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            )
+            loss = self._cross_entropy(labels, logits)
             scaled = self._optimizer.scale_loss(loss)
         self._optimizer.apply(
             tape.gradient(scaled, self._variables), self._variables
         )
         wrong = tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
         return loss, 100.0 * tf.reduce_mean(wrong)
+
+    def _cross_entropy(
+        self, labels: tf.Tensor, logits: tf.Tensor
+    ) -> tf.Tensor:
+        losses = keras.losses.categorical_crossentropy(
+            tf.one_hot(labels, logits.shape[-1]),
+            logits,
+            from_logits=True,
+            label_smoothing=self._config.label_smoothing,
+        )
+        return tf.reduce_mean(losses)
 
     def craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """FGSM on the weights of this moment, without dropout."""

@@ -316,6 +316,14 @@ def define_classifier_training_flags(
         "Of the learning rate.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        f"{prefix}label_smoothing",
+        0.0,
+        "The share of the target that is spread over all classes.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         f"{prefix}shift",
         2,
@@ -366,6 +374,7 @@ def classifier_config(
         learning_rate=of_training("learning_rate"),
         weight_decay=of_training("weight_decay"),
         schedule=of_training("schedule"),
+        label_smoothing=of_training("label_smoothing"),
         shift=of_training("shift"),
         flip=of_training("flip"),
         adversarial_training=values.adversarial_training,

@@ -53,6 +53,21 @@ def test_a_step_returns_cross_entropy_and_error(digits, batch):
     assert float(error) == 100.0 * wrong.mean()
 
 
+def test_label_smoothing_spreads_a_share_over_all_classes(digits, batch):
+    trainer = make_trainer(digits, learning_rate=0.0, label_smoothing=0.2)
+    images, labels = batch["images"].numpy(), batch["labels"].numpy()
+    classifier = trainer.classifier()
+    of_label = mean_cross_entropy(classifier, images, labels)
+    of_all = np.mean(
+        [
+            mean_cross_entropy(classifier, images, np.full_like(labels, other))
+            for other in range(10)
+        ]
+    )
+    loss, _ = trainer.train_step(batch)
+    np.testing.assert_allclose(loss, 0.8 * of_label + 0.2 * of_all, rtol=1e-4)
+
+
 def test_adversarial_training_is_half_on_fgsm_of_the_moment(digits, batch):
     trainer = make_trainer(
         digits,
@@ -250,6 +265,7 @@ def test_it_learns_64_digits(tiny_run):
         ({"epochs": 0}, "epochs must be a positive integer"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"learning_rate": 11.0}, "learning_rate must be .* got 11.0"),
+        ({"label_smoothing": 1.1}, "label_smoothing must be .* got 1.1"),
         ({"weight_decay": -1.0}, "weight_decay must be .* got -1.0"),
         ({"adversarial_epsilon": 1.1}, "adversarial_epsilon must be .* 1.1"),
         (

@@ -16,6 +16,20 @@ def test_a_cosine_schedule_falls_to_zero():
     np.testing.assert_allclose(rates, expected, atol=1e-8)
 
 
+def test_one_cycle_rises_in_a_line_and_falls_to_zero():
+    schedule = optimizers.learning_rate_schedule("one_cycle", 0.02, 100)
+    rates = [float(schedule(step)) for step in (0, 15, 30, 65, 100, 120)]
+    expected = np.array([0.04, 0.52, 1.0, 0.5, 0.0, 0.0]) * 0.02
+    np.testing.assert_allclose(rates, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("total_steps", [0, 1, 2])
+def test_one_cycle_of_few_steps_has_a_rate(total_steps):
+    schedule = optimizers.learning_rate_schedule("one_cycle", 0.02, total_steps)
+    rates = [float(schedule(step)) for step in range(max(total_steps, 1))]
+    assert max(rates) == pytest.approx(0.02)
+
+
 def test_a_constant_schedule_is_the_rate():
     assert optimizers.learning_rate_schedule("constant", 0.02, 100) == 0.02
 
