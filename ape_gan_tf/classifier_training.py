@@ -23,6 +23,7 @@ from data.checks import (
     check_positive_integer,
 )
 from data.randomness import step_key
+from models.fused_batch_norm import fuse_batch_norm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ class ClassifierTrainer:
         )
         with optimizers.precision_scope(config.precision):
             self.model = self._build()
+        self._training_model = fuse_batch_norm(self.model)
         self._variables = self.model.trainable_variables
         self._optimizer = optimizers.prepare(
             keras.optimizers.AdamW(
@@ -162,7 +164,7 @@ class ClassifierTrainer:
             images = tf.concat([images, self.craft(images, labels)], 0)
             labels = tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = self._training_model(images, training=True)
             loss = self._cross_entropy(labels, logits)
             scaled = self._optimizer.scale_loss(loss)
         self._optimizer.apply(

@@ -20,6 +20,7 @@ from ape_gan_tf.weight_average import WeightAverage
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
 from data.augmentation import noise_some, sparsify_some
+from models.fused_batch_norm import fuse_batch_norm
 
 
 class PurifierTrainer:
@@ -65,6 +66,9 @@ class PurifierTrainer:
                 _take_weights(self.generator, initial)
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(image_shape)
+        self._generate = fuse_batch_norm(self.generator)
+        if self.discriminator is not None:
+            self._discriminate = fuse_batch_norm(self.discriminator)
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
             total_steps * config.generator_steps,
@@ -184,12 +188,12 @@ class PurifierTrainer:
     def _discriminator_step(
         self, clean: tf.Tensor, adversarial: tf.Tensor
     ) -> tf.Tensor:
-        purified = self.generator(adversarial, training=True)
+        purified = self._generate(adversarial, training=True)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._d_variables)
             d_loss = losses.discriminator_loss(
-                self.discriminator(clean, training=True),
-                self.discriminator(purified, training=True),
+                self._discriminate(clean, training=True),
+                self._discriminate(purified, training=True),
             )
             scaled = self._d_optimizer.scale_loss(d_loss)
         self._d_optimizer.apply(
@@ -230,7 +234,7 @@ class PurifierTrainer:
         config = self._config
         also_clean = clean[: self._config.clean_count]
         # In one batch, so that batch normalisation sees both.
-        purified = self.generator(
+        purified = self._generate(
             tf.concat([adversarial, also_clean], 0), training=True
         )
         content = losses.content_loss(
@@ -242,7 +246,7 @@ class PurifierTrainer:
         if self.discriminator is not None:
             of_adversarial = purified[: adversarial.shape[0]]
             fooling = losses.adversarial_loss(
-                self.discriminator(of_adversarial, training=True)
+                self._discriminate(of_adversarial, training=True)
             )
         loss = losses.generator_loss(
             content,

@@ -20,13 +20,13 @@ one or three channels too.
 from __future__ import annotations
 
 import abc
-import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from models import polynomial_products
+from models.layer_exchange import exchange
 
 # Input channels that oneDNN computes at once with AVX-512, needed or not.
 _LANES = 16
@@ -35,9 +35,7 @@ _LANES = 16
 def accelerate(model: keras.Model) -> keras.Model:
     """Returns a model of the same values, up to rounding, that is faster.
 
-    It shares layers and weights with `model`, which is not altered, and is for
-    calling and tracing only: a Keras file is made of the original. Models
-    inside the model stay as they are.
+    See `exchange` for what it shares with `model`.
 
     Args:
         model: A Keras model of one input and one output.
@@ -47,29 +45,14 @@ def accelerate(model: keras.Model) -> keras.Model:
         kind, layers that cannot be exchanged, or a GPU, whose kernels are
         fast.
     """
-    if tf.config.list_physical_devices("GPU") or not _gains(model):
+    if tf.config.list_physical_devices("GPU"):
         return model
-    # Without what the model is compiled with, which a clone would copy.
-    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return keras.models.clone_model(bare, clone_function=_exchange)
+    return exchange(model, _substitute)
 
 
-def _gains(model: keras.Model) -> bool:
-    # No subclass, which may have a call of its own.
-    is_known = type(model) in (keras.Sequential, _functional())
-    return is_known and any(_is_exchangeable(x) for x in model.layers)
-
-
-@functools.cache
-def _functional() -> type:
-    """The class of functional models, which has no public name."""
-    images = keras.Input((1,))
-    return type(keras.Model(images, images))
-
-
-def _exchange(layer: Any) -> Any:
+def _substitute(layer: Any) -> Any:
     if not _is_exchangeable(layer):
-        return layer
+        return None
     if isinstance(layer, keras.layers.Conv2DTranspose):
         return MatrixConv2DTranspose(layer)
     return MatrixGradientConv2D(layer)
