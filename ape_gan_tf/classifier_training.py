@@ -173,9 +173,7 @@ class ClassifierTrainer:
         wrong = tf.cast(tf.argmax(logits, -1) != labels, tf.float32)
         return loss, 100.0 * tf.reduce_mean(wrong)
 
-    def _cross_entropy(
-        self, labels: tf.Tensor, logits: tf.Tensor
-    ) -> tf.Tensor:
+    def _cross_entropy(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         losses = keras.losses.categorical_crossentropy(
             tf.one_hot(labels, logits.shape[-1]),
             logits,
