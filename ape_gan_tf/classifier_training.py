@@ -101,7 +101,9 @@ class ClassifierTrainer:
         total_steps: Steps in all, over which the learning rate decays.
 
     Attributes:
+        config: What to train.
         model: Keras model, images -> logits.
+        training_model: The same as it is computed in training.
     """
 
     loss_names: tuple[str, ...] = ("cross_entropy", "error")
@@ -113,13 +115,13 @@ class ClassifierTrainer:
         num_classes: int,
         total_steps: int,
     ) -> None:
-        self._config = config
+        self.config = config
         self._build = lambda: models.target(
             config.classifier, image_shape, num_classes, seed=config.seed
         )
         with optimizers.precision_scope(config.precision):
             self.model = self._build()
-        self._training_model = fuse_batch_norm(self.model)
+        self.training_model = fuse_batch_norm(self.model)
         self._variables = self.model.trainable_variables
         self._optimizer = optimizers.prepare(
             keras.optimizers.AdamW(
@@ -160,11 +162,11 @@ class ClassifierTrainer:
             batch: `images` float32 `[B, H, W, C]` and `labels` int64 `[B]`.
         """
         images, labels = batch["images"], batch["labels"]
-        if self._config.adversarial_training:
+        if self.config.adversarial_training:
             images = tf.concat([images, self.craft(images, labels)], 0)
             labels = tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
-            logits = self._training_model(images, training=True)
+            logits = self.training_model(images, training=True)
             loss = self._cross_entropy(labels, logits)
             scaled = self._optimizer.scale_loss(loss)
         self._optimizer.apply(
@@ -178,7 +180,7 @@ class ClassifierTrainer:
             tf.one_hot(labels, logits.shape[-1]),
             logits,
             from_logits=True,
-            label_smoothing=self._config.label_smoothing,
+            label_smoothing=self.config.label_smoothing,
         )
         return tf.reduce_mean(losses)
 
@@ -195,12 +197,12 @@ class ClassifierTrainer:
 
     def _epsilons(self, shape: tf.Tensor) -> tf.Tensor:
         """The epsilon of each image of a batch, float32 `[B]`."""
-        highest = self._config.adversarial_epsilon
-        lowest = self._config.adversarial_epsilon_min
+        highest = self.config.adversarial_epsilon
+        lowest = self.config.adversarial_epsilon_min
         if lowest is None:
             return tf.fill(shape, highest)
         key = step_key(
-            self._config.seed,
+            self.config.seed,
             "adversarial_epsilon",
             self._optimizer.iterations.value,
         )

@@ -39,7 +39,7 @@ class PurifierConfig:
         batch_size: 64 in the paper (16 on ImageNet).
         learning_rate: Of both optimizers (Adam), 2e-4 in the paper.
         adam_beta1: Not given in the paper; 0.5 in the released code.
-        schedule: `constant`, or `cosine` decay to zero.
+        schedule: One of `SCHEDULES`, see `optimizers.learning_rate_schedule`.
         content_loss: `mse` (Eq. 13) or `root_mse` (released code).
         content_weight: xi_1 of Eq. 12.
         adversarial_weight: xi_2 of Eq. 12.
