@@ -448,6 +448,24 @@ def find(dataset: str, name: str) -> Table:
     return {table.name: table for table in tables(dataset)}[name]
 
 
+def clean_error(
+    dataset: str, target: str, *, is_top5: bool = False
+) -> float | None:
+    """The error of a target on clean images (Sec. 4.1.2).
+
+    Args:
+        dataset: A name of `data.DATASETS`.
+        target: One of the dataset's targets, or any other name.
+        is_top5: The top-5 error in place of the top-1.
+
+    Returns:
+        In percent; None where the paper has none.
+    """
+    figures = _TARGETS[dataset].get(target, ())
+    place = 2 if is_top5 else 0
+    return figures[place] if place < len(figures) else None
+
+
 def classifiers(dataset: str) -> tuple[str, ...]:
     """The classifiers that a dataset's tables are about, by name."""
     return (*_TARGETS[dataset], hardened(dataset))

@@ -122,7 +122,7 @@ class Reproduction:
             for table in tables
             for line in table.inputs
             for column in table.columns
-        }
+        } | {_clean(line) for table in tables for line in table.inputs}
         is_hardened = {hardened(table.dataset) for table in tables}
         by_cost = sorted(
             wanted,
@@ -168,6 +168,11 @@ class Reproduction:
             },
             provenance={**provenance, **_made_by(stages, names)},
             rows=tuple(row for row in rows.values() if row is not None),
+            clean={
+                line.target: _errors(row)
+                for line in table.inputs
+                if (row := self._find(_clean(line))) is not None
+            },
         )
 
     def _cell(
@@ -334,6 +339,17 @@ def measurement_of(table: Table, line: Input, column: Column) -> Measurement:
     return Measurement(
         line.name, line.params, crafted_on[column.crafted_on], classifier
     )
+
+
+def _clean(line: Input) -> Measurement:
+    """The clean images before a line's target."""
+    return Measurement("clean", (), line.target, line.target)
+
+
+def _errors(row: Row) -> dict[str, float]:
+    """The target's own errors, those that there are."""
+    errors = {"error": row.target_error, "top5_error": row.target_top5_error}
+    return {name: each for name, each in errors.items() if each is not None}
 
 
 def _made_by(stages: Stages, names: Collection[str]) -> dict[str, Any]:

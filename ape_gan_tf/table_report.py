@@ -13,6 +13,7 @@ import attacks
 from ape_gan_tf import table_figure, table_result
 from ape_gan_tf.paper import Input
 from ape_gan_tf.table_names import stand_ins, title
+from ape_gan_tf.table_offsets import CAPTION, offsets
 from ape_gan_tf.table_readings import nearer_reading
 from ape_gan_tf.table_result import Cell, TableResult
 from data.files import write_text
@@ -46,28 +47,20 @@ def markdown(
         level: Of the heading.
         figure: Link to its picture, or None.
     """
-    header, *lines = _grid(result)
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    grid = "\n".join(
-        f"| {' | '.join(map(_escape, cells))} |"
-        for cells in (header, rule, *lines)
-    )
+    grid = _markdown_grid(_grid(result))
     parts = [f"{'#' * level} {title(result)}", LEGEND, grid]
     if figure is not None:
         parts.append(f"![{title(result)}]({figure})")
+    if unlike := offsets(result):
+        parts += [CAPTION, _markdown_grid(unlike)]
     return "\n\n".join([*parts, *_remarks(result)]) + "\n"
 
 
 def text(result: TableResult) -> str:
     """The same for a terminal: columns are aligned, long lines are folded."""
-    header, *lines = map(_folded, _grid(result))
-    columns = zip(header, *lines, strict=True)
-    widths = [
-        max(len(x) for cell in column for x in cell) for column in columns
-    ]
-    rule = [["-" * width] for width in widths]
-    rows = "\n".join(_aligned(row, widths) for row in (header, rule, *lines))
-    parts = [_wrapped(title(result)), LEGEND, rows]
+    parts = [_wrapped(title(result)), LEGEND, _text_grid(_grid(result))]
+    if unlike := offsets(result):
+        parts += [_wrapped(CAPTION), _text_grid(unlike)]
     return "\n\n".join([*parts, *map(_wrapped, _remarks(result))]) + "\n"
 
 
@@ -123,6 +116,25 @@ def _grid(result: TableResult) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _markdown_grid(grid: Sequence[Sequence[str]]) -> str:
+    header, *lines = grid
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(
+        f"| {' | '.join(map(_escape, cells))} |"
+        for cells in (header, rule, *lines)
+    )
+
+
+def _text_grid(grid: Sequence[Sequence[str]]) -> str:
+    header, *lines = map(_folded, grid)
+    columns = zip(header, *lines, strict=True)
+    widths = [
+        max(len(x) for cell in column for x in cell) for column in columns
+    ]
+    rule = [["-" * width] for width in widths]
+    return "\n".join(_aligned(row, widths) for row in (header, rule, *lines))
 
 
 def _describe(line: Input, others: Mapping[str, str]) -> str:

@@ -25,7 +25,14 @@ def make_cell(ours, printed, count=10000):
 
 
 def make_result(
-    dataset, name, lines, *, stand_ins=None, provenance=None, rows=()
+    dataset,
+    name,
+    lines,
+    *,
+    stand_ins=None,
+    provenance=None,
+    rows=(),
+    clean=None,
 ):
     """A result of one of the paper's tables.
 
@@ -46,6 +53,7 @@ def make_result(
         stand_ins=stand_ins or {},
         provenance=provenance or {},
         rows=rows,
+        clean=clean or {},
     )
 
 

@@ -154,6 +154,8 @@ def test_a_table_says_who_stood_in_and_how_it_was_made(reproduced):
     command = result.provenance["command"]
     assert "--table=2,8" in command and str(workdir) not in command
     assert len(result.rows) == 2
+    clean = {"error": result.cells[0][0].ours}
+    assert result.clean == read(workdir, "8").clean == {"C": clean}
 
 
 def test_each_table_is_written_in_four_forms(reproduced):
@@ -284,8 +286,9 @@ def test_an_attack_may_have_a_count_for_one_classifier(tmp_path, mnist_dir):
     assert f"{search} on B, first 7 before B" in names
     assert f"{search} on C_adversarial, first 2 before C_adversarial" in names
     # Cheap ones first, on the paper's targets before the hardened one.
-    attacks = [name.split()[0] for name in names]
+    attacks = [name.split()[0].rstrip(",") for name in names]
     assert list(dict.fromkeys(attacks)) == [
+        "clean",
         "fgsm",
         "jsma",
         "deepfool",
@@ -294,7 +297,8 @@ def test_an_attack_may_have_a_count_for_one_classifier(tmp_path, mnist_dir):
         "cw_l0",
         "cw_linf",
     ]
-    assert len(names) == len(set(names)) == 7 * 3
+    # And the targets' own errors.
+    assert len(names) == len(set(names)) == 7 * 3 + 3
 
 
 def test_it_trains_what_is_missing(mnist_dir, command, tmp_path, capsys):
