@@ -99,9 +99,10 @@ class ClassifierTrainer:
         image_shape: (height, width, channels).
         num_classes: K.
         total_steps: Steps in all, over which the learning rate decays.
+        xla: Whether the step will be compiled with XLA, which fuses batch
+            normalisation itself.
 
     Attributes:
-        config: What to train.
         model: Keras model, images -> logits.
         training_model: The same as it is computed in training.
     """
@@ -114,14 +115,16 @@ class ClassifierTrainer:
         image_shape: tuple[int, int, int],
         num_classes: int,
         total_steps: int,
+        *,
+        xla: bool = False,
     ) -> None:
-        self.config = config
+        self._config = config
         self._build = lambda: models.target(
             config.classifier, image_shape, num_classes, seed=config.seed
         )
         with optimizers.precision_scope(config.precision):
             self.model = self._build()
-        self.training_model = fuse_batch_norm(self.model)
+        self.training_model = self.model if xla else fuse_batch_norm(self.model)
         self._variables = self.model.trainable_variables
         self._optimizer = optimizers.prepare(
             keras.optimizers.AdamW(
@@ -162,7 +165,7 @@ class ClassifierTrainer:
             batch: `images` float32 `[B, H, W, C]` and `labels` int64 `[B]`.
         """
         images, labels = batch["images"], batch["labels"]
-        if self.config.adversarial_training:
+        if self._config.adversarial_training:
             images = tf.concat([images, self.craft(images, labels)], 0)
             labels = tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
@@ -176,13 +179,14 @@ class ClassifierTrainer:
         return loss, 100.0 * tf.reduce_mean(wrong)
 
     def _cross_entropy(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        losses = keras.losses.categorical_crossentropy(
-            tf.one_hot(labels, logits.shape[-1]),
-            logits,
-            from_logits=True,
-            label_smoothing=self.config.label_smoothing,
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         )
-        return tf.reduce_mean(losses)
+        smoothing = self._config.label_smoothing
+        if not smoothing:
+            return loss
+        of_all = -tf.reduce_mean(tf.nn.log_softmax(logits))
+        return (1.0 - smoothing) * loss + smoothing * of_all
 
     def craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """FGSM on the weights of this moment, without dropout."""
@@ -197,12 +201,12 @@ class ClassifierTrainer:
 
     def _epsilons(self, shape: tf.Tensor) -> tf.Tensor:
         """The epsilon of each image of a batch, float32 `[B]`."""
-        highest = self.config.adversarial_epsilon
-        lowest = self.config.adversarial_epsilon_min
+        highest = self._config.adversarial_epsilon
+        lowest = self._config.adversarial_epsilon_min
         if lowest is None:
             return tf.fill(shape, highest)
         key = step_key(
-            self.config.seed,
+            self._config.seed,
             "adversarial_epsilon",
             self._optimizer.iterations.value,
         )
@@ -255,7 +259,11 @@ def train_classifier(
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     trainer = ClassifierTrainer(
-        config, dataset.image_shape, dataset.num_classes, total_steps
+        config,
+        dataset.image_shape,
+        dataset.num_classes,
+        total_steps,
+        xla=settings.xla,
     )
     TrainingLoop(trainer, checkpoints, settings).run(
         lambda start: dataset.training_batches(

@@ -11,9 +11,10 @@ import keras
 from ape_gan_tf.choices import SCHEDULES
 from data.checks import check_one_of
 
-# Of the steps of `one_cycle`, and of its rate.
-RISE = 0.3
-LOWEST_PART = 25.0
+# The share of one cycle's steps in which it rises, and what part of the rate it
+# begins at.
+_RISE = 0.3
+_FIRST_RATE = 25.0
 
 
 @contextlib.contextmanager
@@ -30,12 +31,14 @@ def precision_scope(precision: str) -> Iterator[None]:
 def learning_rate_schedule(
     name: str, learning_rate: float, total_steps: int
 ) -> Any:
-    """A constant rate, or one that falls to zero along a half cosine.
+    """The learning rate over the steps of a training.
 
     Args:
-        name: One of `SCHEDULES`. `one_cycle` is that of Smith and Topin 2019:
-            it rises in a line for the first three tenths of the steps, from
-            a 25th of the rate, and falls along the half cosine for the rest.
+        name: One of `SCHEDULES`: `constant`; `cosine` falls to zero along a
+            half cosine; `one_cycle`, after Smith and Topin 2019, rises in a
+            line for the first three tenths of the steps, from a 25th of the
+            rate, and then falls in that way. The two numbers are PyTorch's;
+            momentum is not cycled.
         learning_rate: The highest rate.
         total_steps: Steps in all.
 
@@ -47,11 +50,15 @@ def learning_rate_schedule(
     """
     if check_one_of(name, SCHEDULES, "schedule") == "constant":
         return learning_rate
-    rise = round(RISE * total_steps) if name == "one_cycle" else 0
+    rise = round(_RISE * total_steps) if name == "one_cycle" else 0
+    if not rise:
+        return keras.optimizers.schedules.CosineDecay(
+            learning_rate, decay_steps=max(total_steps, 1)
+        )
     return keras.optimizers.schedules.CosineDecay(
-        learning_rate / LOWEST_PART if rise else learning_rate,
+        learning_rate / _FIRST_RATE,
         decay_steps=max(total_steps - rise, 1),
-        warmup_target=learning_rate if rise else None,
+        warmup_target=learning_rate,
         warmup_steps=rise,
     )
 

@@ -36,6 +36,8 @@ class PurifierTrainer:
             `config.needs_classifier`.
         initial: A purifier of the same network, whose weights training
             begins with; None draws them.
+        xla: Whether the step will be compiled with XLA, which fuses batch
+            normalisation itself.
 
     Attributes:
         generator: Keras model, images -> images in [0, 1].
@@ -53,6 +55,8 @@ class PurifierTrainer:
         total_steps: int,
         classifier: models.Classifier | None = None,
         initial: models.Purifier | None = None,
+        *,
+        xla: bool = False,
     ) -> None:
         self._config = config
         self._image_shape = image_shape
@@ -66,9 +70,10 @@ class PurifierTrainer:
                 _take_weights(self.generator, initial)
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(image_shape)
-        self._generate = fuse_batch_norm(self.generator)
-        if self.discriminator is not None:
-            self._discriminate = fuse_batch_norm(self.discriminator)
+        self._generate, self._discriminate = (
+            model if xla or model is None else fuse_batch_norm(model)
+            for model in (self.generator, self.discriminator)
+        )
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
             total_steps * config.generator_steps,
@@ -351,7 +356,9 @@ def train_purifier(
     count = min(limit or whole, whole)
     steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
-    trainer = PurifierTrainer(config, shape, total_steps, classifier, initial)
+    trainer = PurifierTrainer(
+        config, shape, total_steps, classifier, initial, xla=settings.xla
+    )
     claim(
         directory / "config.json",
         {

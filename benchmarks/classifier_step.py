@@ -92,7 +92,9 @@ def _measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     timings = alternate(
         {
             way: _run(
-                trainer(name, arguments.batch_size, *how), arguments.steps
+                trainer(name, arguments.batch_size, *how),
+                arguments.batch_size,
+                arguments.steps,
             )
             for way, how in WAYS.items()
         },
@@ -127,9 +129,11 @@ def trainer(
     return made
 
 
-def _run(made: ClassifierTrainer, steps: int) -> Callable[[], None]:
+def _run(
+    made: ClassifierTrainer, batch_size: int, steps: int
+) -> Callable[[], None]:
     step = tf.function(made.train_step)
-    shape = (made.config.batch_size, *IMAGE_SHAPE)
+    shape = (batch_size, *IMAGE_SHAPE)
     batch = {
         "images": tf.random.stateless_uniform(shape, (0, 0)),
         "labels": tf.range(shape[0], dtype=tf.int64) % CLASSES,

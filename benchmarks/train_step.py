@@ -97,7 +97,7 @@ def _measure(
     batch = next(iter(batches))
     ours = {
         xla: OurStep(
-            PurifierTrainer(config, IMAGE_SHAPE, total_steps),
+            PurifierTrainer(config, IMAGE_SHAPE, total_steps, xla=xla),
             xla,
             folder / f"xla_{xla}",
         )

@@ -108,7 +108,7 @@ def _measure(
     runs = {}
     for xla, name in OURS.items():
         trainer = PurifierTrainer(
-            config, dataset.image_shape, total_steps, classifier
+            config, dataset.image_shape, total_steps, classifier, xla=xla
         )
         step = OurStep(trainer, xla, folder / f"xla_{xla}")
         runs[name] = of_ours(step, iter(numbered(batch)), steps)

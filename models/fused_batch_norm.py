@@ -2,7 +2,9 @@
 
 Keras computes it as a chain of a dozen operations, each of which goes through
 all features, in float32 whatever the precision. TensorFlow has one kernel for
-it and one for its gradient.
+it and one for its gradient. Not for XLA, which fuses the chain itself, and has
+less exact sums for the one operation: its variance of constant features may be
+negative.
 """
 
 from __future__ import annotations
@@ -41,17 +43,22 @@ def _substitute(layer: Any) -> FusedBatchNormalization | None:
 def _is_plain(layer: Any) -> bool:
     return (
         type(layer) is keras.layers.BatchNormalization
+        # A masked one has two.
+        and not isinstance(layer.input, list)
         and len(layer.input.shape) == 4
         and layer.axis in (-1, 3)
         and layer.scale
         and layer.center
         and not layer.synchronized
+        and not getattr(layer, "renorm", False)
         and layer.gamma.dtype == "float32"
     )
 
 
 class FusedBatchNormalization(keras.layers.Layer):
     """Calls a layer of somebody else's; in training, one operation for it.
+
+    Frozen or outside training it is that layer's own call.
 
     Args:
         layer: Of the kind that `_is_plain` lets through.
@@ -86,10 +93,16 @@ class FusedBatchNormalization(keras.layers.Layer):
         return tf.cast(outputs, self.compute_dtype)
 
     def _precision(self, channels: int) -> str:
-        return "float32" if channels % _HALF_LANES else self.compute_dtype
+        if channels % _HALF_LANES and not _has_gpu():
+            return "float32"
+        return self.compute_dtype
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _move(average: Any, value: tf.Tensor, momentum: float) -> None:

@@ -50,7 +50,7 @@ def accelerate(model: keras.Model) -> keras.Model:
     return exchange(model, _substitute)
 
 
-def _substitute(layer: Any) -> Any:
+def _substitute(layer: Any) -> _Exchanged | None:
     if not _is_exchangeable(layer):
         return None
     if isinstance(layer, keras.layers.Conv2DTranspose):

@@ -105,6 +105,19 @@ def make_densenet_trainer(**config):
     )
 
 
+@pytest.mark.parametrize("xla", [False, True])
+def test_batch_norm_is_one_operation_but_under_xla(scans, xla):
+    trainer = ClassifierTrainer(
+        ClassifierConfig(classifier="densenet40"), (8, 8, 1), 10, 6, xla=xla
+    )
+    graph = tf.function(trainer.train_step).get_concrete_function(scans).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    # One before each convolution but the stem, and one at the end.
+    expected = 0 if xla else 39
+    assert kinds.count("FusedBatchNormV3") == expected
+    assert kinds.count("FusedBatchNormGradV3") == expected
+
+
 def fast_gradient_sign(model, images, labels, epsilon):
     with tf.GradientTape() as tape:
         tape.watch(images)

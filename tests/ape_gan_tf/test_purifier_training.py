@@ -56,6 +56,29 @@ def losses_now(trainer, batch):
     }
 
 
+def batch_norms(model):
+    """Those of feature maps."""
+    return sum(
+        isinstance(layer, keras.layers.BatchNormalization)
+        and len(layer.output.shape) == 4
+        for layer in model.layers
+    )
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_batch_norm_is_one_operation_but_under_xla(batch, xla):
+    trainer = PurifierTrainer(PurifierConfig(), SHAPE, 10, xla=xla)
+    graph = tf.function(trainer.train_step).get_concrete_function(batch).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    of_generator = batch_norms(trainer.generator)
+    of_discriminator = batch_norms(trainer.discriminator)
+    assert of_generator > 0 and of_discriminator > 0
+    # The discriminator's step has the generator once and two batches; each
+    # of two generator steps has both once.
+    expected = 3 * of_generator + 4 * of_discriminator
+    assert kinds.count("FusedBatchNormV3") == (0 if xla else expected)
+
+
 def paper_generator_loss(trainer, batch):
     now = losses_now(trainer, batch)
     return 0.7 * now["mse"] + 0.3 * now["adversarial"]

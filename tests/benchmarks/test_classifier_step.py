@@ -17,13 +17,19 @@ def test_both_batch_norms_train_alike(classifier_step):
         "images": tf.random.stateless_uniform((2, 32, 32, 3), (0, 0)),
         "labels": tf.constant([0, 1], tf.int64),
     }
-    losses = []
+    losses, averages = [], []
     for is_fused in (False, True):
         trainer = classifier_step.trainer("resnet18", 2, "float32", is_fused)
         assert (trainer.training_model is trainer.model) != is_fused
-        loss, _ = trainer.train_step(batch)
-        losses.append(float(loss))
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+        step = tf.function(trainer.train_step)
+        first, _ = step(batch)
+        layer = trainer.model.get_layer("stage_2_block_1_1_batch_norm")
+        averages.append(layer.moving_variance.numpy())
+        second, _ = step(batch)
+        losses.append([float(first), float(second)])
+    assert abs(losses[0][0] - losses[0][1]) > 0.01
+    np.testing.assert_allclose(*losses, rtol=1e-2)
+    np.testing.assert_allclose(*averages, rtol=1e-4)
 
 
 def test_each_way_is_measured(classifier_step, monkeypatch, tmp_path, capsys):

@@ -37,9 +37,9 @@ def step(model, images, upstream):
     [("float32", 2e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 4e-3)],
 )
 @pytest.mark.parametrize("channels", [5, 16])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("is_eager", [False, True])
 def test_values_gradients_and_averages_are_keras_s(
-    precision, tolerance, channels, compiled
+    precision, tolerance, channels, is_eager
 ):
     random = np.random.default_rng(1)
     images = random.normal(0.3, 2, (3, 6, 4, channels)).astype("float32")
@@ -48,7 +48,7 @@ def test_values_gradients_and_averages_are_keras_s(
     model = normalized(channels, precision=precision, momentum=0.7)
     fused = fuse_batch_norm(model)
     assert isinstance(fused.layers[-1], FusedBatchNormalization)
-    run = tf.function(step, jit_compile=True) if compiled else step
+    run = step if is_eager else tf.function(step)
     for _ in range(2):
         expected = step(expected_model, images, upstream)
         for found, value in zip(
@@ -102,11 +102,33 @@ def test_weights_are_shared_and_counted_once():
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"axis": 1}, {"scale": False}, {"center": False}]
+    "keywords",
+    [
+        {"axis": 1},
+        {"scale": False},
+        {"center": False},
+        {"renorm": True},
+        {"synchronized": True},
+    ],
 )
 def test_others_stay(keywords):
     model = normalized(**keywords)
     assert fuse_batch_norm(model) is model
+
+
+def test_a_masked_one_stays():
+    images, mask = keras.Input((6, 4, 5)), keras.Input((6, 4), dtype="bool")
+    features = keras.layers.BatchNormalization()(images, mask=mask)
+    model = keras.Model([images, mask], features)
+    assert fuse_batch_norm(model) is model
+
+
+def test_constant_features_have_no_negative_variance():
+    model = normalized(16, size=(14, 14), epsilon=1e-5)
+    images = np.ones((64, 14, 14, 16), "float32") * np.linspace(1, 2, 16)
+    outputs = tf.function(fuse_batch_norm(model))(images, training=True)
+    assert np.isfinite(outputs).all()
+    assert (model.get_layer("norm").moving_variance.numpy() >= 0).all()
 
 
 def test_a_model_without_any_stays():
