@@ -49,6 +49,9 @@ class PurifierConfig:
         output: `sigmoid`, or `tanh` on [-1, 1] as in the released code; the
             content loss is taken in the output's own range.
         batch_norm_momentum: Of the moving averages used outside training.
+        training_crop: Side of the random square of each pair that a step is
+            on; None takes the whole images. The generators are convolutional:
+            the purifier is for whole images all the same.
         training_noise_fraction: Share of the pairs, drawn anew in each step,
             whose adversarial image gives way to the clean one with Gaussian
             noise, clipped to [0, 1]; the paper has none.
@@ -99,6 +102,7 @@ class PurifierConfig:
     decoder_activation: str = "leaky_relu"
     output: str = "sigmoid"
     batch_norm_momentum: float = 0.99
+    training_crop: int | None = None
     training_noise_fraction: float = 0.0
     training_noise_variance: float = 0.05
     training_sparse_fraction: float = 0.0
@@ -137,11 +141,19 @@ class PurifierConfig:
             "training_sparse_density",
         ):
             check_in_range(getattr(self, name), 0.0, 1.0, name)
+        if self.training_crop is not None:
+            check_positive_integer(self.training_crop, "training_crop")
         if self.clean_fraction is not None:
             check_in_range(self.clean_fraction, 0.0, 1.0, "clean_fraction")
         check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
         check_one_of(self.consistency, CONSISTENCIES, "consistency")
         self._check_adversary()
+        if self.training_crop is not None and self.needs_classifier:
+            raise ValueError(
+                "training_crop must be None where training looks at the "
+                "classifier, which takes whole images; got "
+                f"{self.training_crop}"
+            )
 
     def _check_adversary(self) -> None:
         check_one_of(
@@ -190,6 +202,26 @@ class PurifierConfig:
         return self.classification_weight > 0 or not NEED_CLASSIFIER.isdisjoint(
             self.rows()
         )
+
+    def training_shape(
+        self, image_shape: tuple[int, int, int]
+    ) -> tuple[int, int, int]:
+        """The shape that a step is on, of images of that shape.
+
+        Raises:
+            ValueError: `training_crop` is larger than they are, or no size
+                that the generator takes.
+        """
+        height, width, channels = image_shape
+        side = self.training_crop
+        if side is None:
+            return image_shape
+        if side > min(height, width):
+            raise ValueError(
+                "training_crop must be at most the images' sides, "
+                f"{height}x{width}, got {side}"
+            )
+        return side, side, channels
 
     def build_generator(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """The purifier's network, with freshly drawn weights."""

@@ -19,7 +19,7 @@ from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.weight_average import WeightAverage
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
-from data.augmentation import noise_some, sparsify_some
+from data.augmentation import crop_pairs, noise_some, sparsify_some
 from models.fused_batch_norm import fuse_batch_norm
 
 
@@ -30,7 +30,7 @@ class PurifierTrainer:
 
     Args:
         config: What to train.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels) of the purifier's images.
         total_steps: Iterations in all, over which the learning rate decays.
         classifier: The target, which stays as it is; only where
             `config.needs_classifier`.
@@ -40,7 +40,8 @@ class PurifierTrainer:
             normalisation itself.
 
     Attributes:
-        generator: Keras model, images -> images in [0, 1].
+        generator: Keras model, images -> images in [0, 1], of the shape that
+            a step is on.
         discriminator: Keras model, images -> logits of being clean, or None.
         loss_names: Of what `train_step` returns.
 
@@ -60,16 +61,17 @@ class PurifierTrainer:
     ) -> None:
         self._config = config
         self._image_shape = image_shape
+        training_shape = config.training_shape(image_shape)
         self._classifier: Any = _checked(classifier, config, image_shape)
         # Content is compared in the generator's own range: [-1, 1] of tanh.
         self._range_width = 2.0 if config.output == "tanh" else 1.0
         self.discriminator: Any = None
         with optimizers.precision_scope(config.precision):
-            self.generator = config.build_generator(image_shape)
+            self.generator = config.build_generator(training_shape)
             if initial is not None:
                 _take_weights(self.generator, initial)
             if config.adversarial_weight:
-                self.discriminator = config.build_discriminator(image_shape)
+                self.discriminator = config.build_discriminator(training_shape)
         self._generate, self._discriminate = (
             model if xla or model is None else fuse_batch_norm(model)
             for model in (self.generator, self.discriminator)
@@ -158,7 +160,8 @@ class PurifierTrainer:
         """One iteration of Sec. 4.1.3; the losses are in `loss_names` order.
 
         Args:
-            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`;
+            batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`,
+                of `config.training_shape`;
                 where the classifier is needed also `labels`, int64 `[B]`, and
                 `step`, int64 scalar, on which random choices depend.
         """
@@ -395,17 +398,22 @@ def train_purifier(
 def _augmented(
     config: PurifierConfig, batches: tf.data.Dataset, start: int
 ) -> tf.data.Dataset:
-    """Makes some pairs sparse and some noisy; numbers what is crafted on."""
+    """Crops pairs, makes some sparse and some noisy; numbers the batches."""
     noise, sparse = (
         config.training_noise_fraction,
         config.training_sparse_fraction,
     )
+    side = config.training_crop
     is_crafted = set(config.rows()) != {"stored"}
-    if noise == sparse == 0.0 and not is_crafted:
+    if noise == sparse == 0.0 and side is None and not is_crafted:
         return batches
 
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
         clean, adversarial = batch["images"], batch["adversarial"]
+        if side is not None:
+            clean, adversarial = crop_pairs(
+                clean, adversarial, side, config.seed, step
+            )
         if sparse:
             adversarial = sparsify_some(
                 clean,
@@ -424,7 +432,8 @@ def _augmented(
                 config.seed,
                 step,
             )
-        return {**batch, "adversarial": adversarial, "step": step}
+        changed = {"images": clean, "adversarial": adversarial}
+        return {**batch, **changed, "step": step}
 
     numbered = batches.enumerate(start)
     return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

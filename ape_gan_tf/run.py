@@ -89,7 +89,9 @@ class Run:
 
     def _check(self) -> None:
         """Finds at once what would fail after hours of training."""
-        self.purifier.build_generator(self.dataset.image_shape)
+        shape = self.dataset.image_shape
+        for each in {shape, self.purifier.training_shape(shape)}:
+            self.purifier.build_generator(each)
         self.dataset.batches(self.measurement.split, 1)
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)

@@ -172,6 +172,14 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "Each noisy image's variance is drawn from 0 to this.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "training_crop",
+        None,
+        "Train on a random square of this side of each pair; default: whole "
+        "images.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "training_sparse_fraction",
         0.0,

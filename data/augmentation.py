@@ -55,6 +55,46 @@ def flip_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
     return tf.where(draws < 0.5, images[:, :, ::-1], images)
 
 
+def crop_pairs(
+    clean: tf.Tensor,
+    adversarial: tf.Tensor,
+    side: int,
+    seed: int,
+    step: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes a random square out of each pair, the same of both images.
+
+    Args:
+        clean: `[B, H, W, C]`.
+        adversarial: their twins, of the same shape.
+        side: of the squares, at most H and W.
+        seed: the run's seed.
+        step: int64 scalar; with the seed it determines the squares.
+
+    Returns:
+        Two of `[B, side, side, C]`.
+    """
+    batch, height, width, _ = clean.shape
+    corners = [
+        tf.random.stateless_uniform(
+            [batch, 1],
+            step_key(seed, f"crop_{axis}", step),
+            0,
+            length - side + 1,
+            tf.int32,
+            alg="philox",
+        )
+        for axis, length in (("rows", height), ("columns", width))
+    ]
+    pairs = tf.concat([clean, adversarial], -1)
+    for axis, corner in enumerate(corners, start=1):
+        pairs = tf.gather(
+            pairs, corner + tf.range(side), axis=axis, batch_dims=1
+        )
+    cropped, cropped_adversarial = tf.split(pairs, 2, -1)
+    return cropped, cropped_adversarial
+
+
 def noise_some(
     clean: tf.Tensor,
     adversarial: tf.Tensor,

@@ -195,6 +195,36 @@ def test_half_precision_trains_and_gives_a_float32_purifier(
     assert again.fingerprint == purifier.fingerprint and steps == []
 
 
+def test_a_step_may_be_on_crops_for_a_purifier_of_whole_images(
+    tmp_path, make_pairs
+):
+    pairs = make_pairs(tmp_path / "pairs")
+    config = PurifierConfig(
+        batch_size=16, epochs=2, training_crop=4, learning_rate=1e-2
+    )
+    trainer = PurifierTrainer(config, SHAPE, 10)
+    assert trainer.generator.input_shape == (None, 4, 4, 1)
+    assert trainer.discriminator.input_shape == (None, 4, 4, 1)
+    found = []
+    for folder in ("a", "b"):
+        settings = LoopSettings(checkpoint_every=2)
+        purifier = train_purifier(config, pairs, tmp_path / folder, settings)
+        assert purifier.image_shape == SHAPE
+        found.append(purifier.keras_model.get_weights())
+    initial = config.build_generator(SHAPE).get_weights()
+    assert any((x != y).any() for x, y in zip(found[0], initial, strict=True))
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_crop_beyond_the_images_is_refused():
+    config = PurifierConfig(training_crop=12)
+    with pytest.raises(
+        ValueError, match="training_crop must be at most .* 8x8, got 12"
+    ):
+        PurifierTrainer(config, SHAPE, 10)
+
+
 def test_another_configuration_or_set_is_refused(tmp_path, make_pairs):
     pairs = make_pairs(tmp_path / "pairs")
     config = PurifierConfig(batch_size=16)
@@ -248,6 +278,11 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"adam_beta1": 1.1}, "adam_beta1 must be .* got 1.1"),
         ({"content_weight": -0.1}, "content_weight must be .* got -0.1"),
         ({"adversarial_weight": np.inf}, "adversarial_weight must be .* inf"),
+        ({"training_crop": 0}, "training_crop must be a positive integer"),
+        (
+            {"training_crop": 4, "classification_weight": 0.1},
+            "training_crop must be None where .* the classifier",
+        ),
         ({"adversary": "pgd"}, "adversary must be one of content, online,"),
         ({"adversary": "stored:0"}, "adversary must have positive numbers"),
         ({"adversary": "white_box:1,stored:999"}, "adversary must leave each"),

@@ -4,10 +4,48 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.augmentation import noise_some, sparsify_some
+from data.augmentation import crop_pairs, noise_some, sparsify_some
 
 CLEAN = tf.fill([400, 8, 8, 1], 0.5)
 ADVERSARIAL = tf.zeros_like(CLEAN)
+
+
+def crops(side, seed=1, step=0):
+    """Of images whose pixels say where they are, and of their twins."""
+    places = tf.reshape(tf.range(7.0 * 9.0 * 2.0), [1, 7, 9, 2])
+    images = tf.tile(places, [300, 1, 1, 1])
+    return [
+        found.numpy()
+        for found in crop_pairs(images, -images, side, seed, tf.constant(step))
+    ]
+
+
+def test_a_crop_is_a_square_of_both_images():
+    clean, adversarial = crops(3)
+    assert clean.shape == (300, 3, 3, 2)
+    np.testing.assert_array_equal(adversarial, -clean)
+    first = clean[:, 0, 0, 0] / 2
+    rows, columns = np.divmod(first, 9)
+    expected = (
+        18 * (rows[:, None] + np.arange(3))[:, :, None, None]
+        + 2 * (columns[:, None] + np.arange(3))[:, None, :, None]
+        + np.arange(2)
+    )
+    np.testing.assert_array_equal(clean, expected)
+    # Everywhere, in one direction whatever the other.
+    assert len(set(zip(rows, columns, strict=True))) == 5 * 7
+
+
+def test_a_crop_may_have_one_side_of_the_images():
+    clean, _ = crops(7)
+    np.testing.assert_array_equal(clean[:, 0, 0, 0] // 18, 0)
+    assert set(clean[:, 0, 0, 0] / 2) == {0, 1, 2}
+
+
+def test_seed_and_step_determine_the_crops():
+    np.testing.assert_array_equal(crops(3), crops(3))
+    assert (crops(3)[0] != crops(3, step=1)[0]).any()
+    assert (crops(3)[0] != crops(3, seed=2)[0]).any()
 
 
 def noise(fraction, variance=0.01, seed=1, step=0):
