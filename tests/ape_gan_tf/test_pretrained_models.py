@@ -1,5 +1,6 @@
 """The networks that come with the package: loading, damage, commands."""
 
+import functools
 import hashlib
 import importlib
 import json
@@ -169,26 +170,42 @@ def percent_wrong(model, images, labels):
     return 100.0 * wrong.mean()
 
 
+def mnist_test(folder):
+    with np.load(folder / "mnist.npz") as file:
+        return file["x_test"][..., None], file["y_test"]
+
+
+def cifar10_test(folder):
+    path = folder / "cifar-10-batches-bin" / "test_batch.bin"
+    records = np.fromfile(path, np.uint8).reshape(10_000, 1 + 3 * 32 * 32)
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1), records[:, 0].astype(np.int64)
+
+
 @pytest.fixture(scope="module")
-def mnist_test(real_data_dir):
-    with np.load(real_data_dir / "mnist.npz") as file:
-        images = file["x_test"][..., None].astype(np.float32) / 255.0
-        return images, file["y_test"]
+def labelled_images(real_data_dir):
+    """Images in [0, 1] and labels, by dataset."""
+    readers = {"mnist": mnist_test, "cifar10": cifar10_test}
+
+    @functools.cache
+    def read(dataset):
+        images, labels = readers[dataset](real_data_dir)
+        return images.astype(np.float32) / 255.0, labels
+
+    return read
 
 
 def clean_row(name):
     row = read_record(FOLDER / f"{name}.json").rows[0]
-    if row["dataset"] != "mnist":
-        pytest.skip(f"{name} is for another dataset than MNIST")
     assert (row["input"], row["count"]) == ("clean", 10_000)
     return Row.from_json(row)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_errs_about_as_often_as_its_card_says(name, mnist_test):
+def test_a_network_errs_about_as_often_as_its_card_says(name, labelled_images):
     row = clean_row(name)
-    images, labels = (array[:1000] for array in mnist_test)
+    images, labels = (array[:1000] for array in labelled_images(row.dataset))
     classifier = load_pretrained(row.classifier["name"])
     stated, plain = row.target_error, images
     if row.purifier is not None:
@@ -207,16 +224,18 @@ def test_a_network_errs_about_as_often_as_its_card_says(name, mnist_test):
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", NAMES)
-def test_the_clean_error_of_a_card_is_that_of_all_test_images(name, mnist_test):
+def test_the_clean_error_of_a_card_is_that_of_all_test_images(
+    name, labelled_images
+):
     row = clean_row(name)
-    images, labels = mnist_test
+    images, labels = labelled_images(row.dataset)
     stated = row.target_error
     if row.purifier is not None:
         images = plain_keras(name).predict(images, verbose=0)
         stated = row.purified_error
     found = percent_wrong(plain_keras(row.classifier["name"]), images, labels)
-    # One image may fall on the other side on another processor.
-    assert found == pytest.approx(stated, abs=0.011)
+    # Two images may fall on the other side on another processor.
+    assert found == pytest.approx(stated, abs=0.021)
 
 
 # Damage
