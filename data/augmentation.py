@@ -32,10 +32,7 @@ def shift_images(
     )
     margin = [shift, shift]
     padded = tf.pad(images, [[0, 0], margin, margin, [0, 0]])
-    rows = tf.gather(
-        padded, corners[0] + tf.range(height), axis=1, batch_dims=1
-    )
-    return tf.gather(rows, corners[1] + tf.range(width), axis=2, batch_dims=1)
+    return _windows(padded, corners[0], corners[1], height, width)
 
 
 def flip_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
@@ -75,7 +72,7 @@ def crop_pairs(
         Two of `[B, side, side, C]`.
     """
     batch, height, width, _ = clean.shape
-    corners = [
+    rows, columns = (
         tf.random.stateless_uniform(
             [batch, 1],
             step_key(seed, f"crop_{axis}", step),
@@ -85,14 +82,11 @@ def crop_pairs(
             alg="philox",
         )
         for axis, length in (("rows", height), ("columns", width))
-    ]
-    pairs = tf.concat([clean, adversarial], -1)
-    for axis, corner in enumerate(corners, start=1):
-        pairs = tf.gather(
-            pairs, corner + tf.range(side), axis=axis, batch_dims=1
-        )
-    cropped, cropped_adversarial = tf.split(pairs, 2, -1)
-    return cropped, cropped_adversarial
+    )
+    return (
+        _windows(clean, rows, columns, side, side),
+        _windows(adversarial, rows, columns, side, side),
+    )
 
 
 def noise_some(
@@ -164,6 +158,18 @@ def sparsify_some(
     return tf.where(
         draws[0] < fraction, tf.clip_by_value(sparse, 0.0, 1.0), adversarial
     )
+
+
+def _windows(
+    images: tf.Tensor,
+    rows: tf.Tensor,
+    columns: tf.Tensor,
+    height: int,
+    width: int,
+) -> tf.Tensor:
+    """A part of each image, from a row and a column `[B, 1]` on."""
+    found = tf.gather(images, rows + tf.range(height), axis=1, batch_dims=1)
+    return tf.gather(found, columns + tf.range(width), axis=2, batch_dims=1)
 
 
 def _draw_per_image(count: int, images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
