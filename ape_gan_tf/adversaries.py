@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ape_gan_tf.shares import parse_shares, split_rows
 from attacks.balls import NORMS, l2_norms, project_l2, steepest
-from attacks.base import clip_to_ball
+from attacks.base import clip_to_ball, per_image
 from data.checks import (
     check_in_range,
     check_one_of,
@@ -99,13 +99,15 @@ class Crafting:
             clean: float32 `[B, H, W, C]`.
             stored: Their oblivious adversarial twins.
             step: int64 scalar.
-            radius: float32 scalar.
+            radius: float32 scalar; in Linf also `[B]`, each image's own.
         """
+        radii = _radii(radius, clean)
         kinds: dict[str, Callable[[slice], tf.Tensor]] = {
             "clean": lambda rows: clean[rows],
             "stored": lambda rows: stored[rows],
             "random": lambda rows: (
-                clean[rows] + radius * self._random_change(clean[rows], step)
+                clean[rows]
+                + radii[rows] * self._random_change(clean[rows], step)
             ),
         }
         rows = split_rows(
@@ -137,7 +139,7 @@ class Crafting:
         if self.norm == "l2":
             images = project_l2(images, clean, radius)
             return tf.clip_by_value(images, 0.0, 1.0)
-        return clip_to_ball(images, clean, tf.fill([clean.shape[0]], radius))
+        return clip_to_ball(images, clean, _radii(radius, clean)[:, 0, 0, 0])
 
     def move(
         self,
@@ -147,7 +149,8 @@ class Crafting:
         radius: tf.Tensor,
     ) -> tf.Tensor:
         """One step up a loss, of its gradient with respect to the images."""
-        step = self.relative_step * radius * steepest(gradient, self.norm)
+        size = self.relative_step * _radii(radius, clean)
+        step = size * steepest(gradient, self.norm)
         return self.project(images + step, clean, radius)
 
     def craft(
@@ -163,7 +166,7 @@ class Crafting:
             loss: float32 `[B]` of images `[B, H, W, C]`, differentiable.
             clean: float32 `[B, H, W, C]`, the centres of the balls.
             starts: Of `first_images`.
-            radius: float32 scalar.
+            radius: float32 scalar; in Linf also `[B]`, each image's own.
 
         Returns:
             float32 `[B, H, W, C]`, the last images, not the worst: training
@@ -270,7 +273,7 @@ class BatchAdversary:
     ) -> tf.Tensor:
         return self._crafted(
             batch,
-            lambda images: _cross_entropy(labels, self._classifier(images)),
+            lambda images: cross_entropies(labels, self._classifier(images)),
         )
 
     def _white_box(
@@ -280,7 +283,7 @@ class BatchAdversary:
             return self._starts(batch)
         return self._crafted(
             batch,
-            lambda images: _cross_entropy(
+            lambda images: cross_entropies(
                 labels, self._classifier(self._purify(images))
             ),
         )
@@ -313,5 +316,11 @@ class BatchAdversary:
         )
 
 
-def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def _radii(radius: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """float32 `[B, 1, 1, 1]`: one for each image."""
+    return per_image(tf.broadcast_to(radius, [images.shape[0]]))
+
+
+def cross_entropies(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """float32 `[B]`: each image's, what an adversary climbs."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

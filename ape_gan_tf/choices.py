@@ -3,6 +3,7 @@
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine", "one_cycle")
 ADVERSARY_METHODS = ("pgd", "free")
+ADVERSARIAL_STARTS = ("clean", "random")
 CONSISTENCIES = ("labels", "kl")
 NORMS = ("linf", "l2")
 WEIGHTS_DTYPES = ("float16", "float32")

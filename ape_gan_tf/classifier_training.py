@@ -12,11 +12,11 @@ import tensorflow as tf
 import data
 import models
 from ape_gan_tf import optimizers
-from ape_gan_tf.choices import PRECISIONS, SCHEDULES
+from ape_gan_tf.adversaries import Crafting, cross_entropies
+from ape_gan_tf.choices import ADVERSARIAL_STARTS, PRECISIONS, SCHEDULES
+from ape_gan_tf.initial_weights import take_weights
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
 from ape_gan_tf.workdir import claim, refuse_orphans
-from attacks.base import per_image
-from attacks.fgsm import gradient_sign_step
 from data.checks import (
     check_in_range,
     check_one_of,
@@ -44,13 +44,19 @@ class ClassifierConfig:
         shift: Augmentation: random translation by up to so many pixels.
         flip: Augmentation: random horizontal mirroring.
         adversarial_training: Each step trains half on clean images and half
-            on FGSM images crafted anew (Tables 7 to 9; Goodfellow et al.
-            2014).
-        adversarial_epsilon: The epsilon of that FGSM.
+            on adversarial ones crafted anew: on FGSM, as the other settings
+            are by default (Tables 7 to 9; Goodfellow et al. 2014).
+        adversarial_epsilon: Their largest change of a pixel.
         adversarial_epsilon_min: Where given, each image's epsilon is drawn
             from [adversarial_epsilon_min, adversarial_epsilon] in each step:
             trained at one strength, a classifier learns to read the label
             from the perturbation (label leaking, Kurakin et al. 2016).
+        adversarial_steps: Of projected gradient descent (Madry et al. 2018);
+            one step from the clean image is FGSM.
+        adversarial_step_size: Of one such step; None is 2.5 times epsilon
+            over the steps, at most 1.25 times epsilon.
+        adversarial_start: `clean`, or `random`, a point of the ball: with one
+            step that is Wong et al. 2020.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         seed: Of the weights, the order of the data and the augmentation.
     """
@@ -67,6 +73,9 @@ class ClassifierConfig:
     adversarial_training: bool = False
     adversarial_epsilon: float = 0.3
     adversarial_epsilon_min: float | None = None
+    adversarial_steps: int = 1
+    adversarial_step_size: float | None = None
+    adversarial_start: str = "clean"
     precision: str = "float32"
     seed: int = 0
 
@@ -74,7 +83,7 @@ class ClassifierConfig:
         check_one_of(self.classifier, models.TARGETS, "classifier")
         check_one_of(self.schedule, SCHEDULES, "schedule")
         check_one_of(self.precision, PRECISIONS, "precision")
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "adversarial_steps"):
             check_positive_integer(getattr(self, name), name)
         check_in_range(self.learning_rate, 0.0, 10.0, "learning_rate")
         check_in_range(self.weight_decay, 0.0, 1.0, "weight_decay")
@@ -89,6 +98,23 @@ class ClassifierConfig:
                 self.adversarial_epsilon,
                 "adversarial_epsilon_min",
             )
+        if self.adversarial_step_size is not None:
+            check_in_range(
+                self.adversarial_step_size, 0.0, 1.0, "adversarial_step_size"
+            )
+        check_one_of(
+            self.adversarial_start, ADVERSARIAL_STARTS, "adversarial_start"
+        )
+
+    def crafting(self) -> Crafting:
+        """How the images of adversarial training are crafted."""
+        return Crafting(
+            epsilon=self.adversarial_epsilon,
+            steps=self.adversarial_steps,
+            step_size=self.adversarial_step_size,
+            starts=self.adversarial_start,
+            seed=self.seed,
+        )
 
 
 class ClassifierTrainer:
@@ -99,6 +125,8 @@ class ClassifierTrainer:
         image_shape: (height, width, channels).
         num_classes: K.
         total_steps: Steps in all, over which the learning rate decays.
+        initial: A classifier of the same network, whose weights training
+            begins with; None draws them.
         xla: Whether the step will be compiled with XLA, which fuses batch
             normalisation itself.
 
@@ -115,15 +143,19 @@ class ClassifierTrainer:
         image_shape: tuple[int, int, int],
         num_classes: int,
         total_steps: int,
+        initial: models.Classifier | None = None,
         *,
         xla: bool = False,
     ) -> None:
         self._config = config
+        self._crafting = config.crafting()
         self._build = lambda: models.target(
             config.classifier, image_shape, num_classes, seed=config.seed
         )
         with optimizers.precision_scope(config.precision):
             self.model = self._build()
+        if initial is not None:
+            take_weights(self.model, initial, "initial_classifier")
         self.training_model = self.model if xla else fuse_batch_norm(self.model)
         self._variables = self.model.trainable_variables
         self._optimizer = optimizers.prepare(
@@ -189,15 +221,16 @@ class ClassifierTrainer:
         return (1.0 - smoothing) * loss + smoothing * of_all
 
     def craft(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """FGSM on the weights of this moment, without dropout."""
-        adversarial = gradient_sign_step(
-            self._infer,
+        """An attack on the weights of this moment, without dropout."""
+        crafting, epsilons = self._crafting, self._epsilons(tf.shape(labels))
+        step = self._optimizer.iterations.value
+        starts = crafting.first_images(images, images, step, epsilons)
+        return crafting.craft(
+            lambda moved: cross_entropies(labels, self._infer(moved)),
             images,
-            labels,
-            tf.fill(tf.shape(labels), tf.constant(-1, tf.int64)),
-            per_image(self._epsilons(tf.shape(labels))),
+            starts,
+            epsilons,
         )
-        return tf.stop_gradient(adversarial)
 
     def _epsilons(self, shape: tf.Tensor) -> tf.Tensor:
         """The epsilon of each image of a batch, float32 `[B]`."""
@@ -223,6 +256,7 @@ def train_classifier(
     directory: Path,
     settings: LoopSettings,
     *,
+    initial: models.Classifier | None = None,
     limit: int | None = None,
 ) -> models.Classifier:
     """Trains a target classifier, from the last checkpoint on.
@@ -233,6 +267,7 @@ def train_classifier(
         directory: The classifier is saved in it, checkpoints below it. A
             finished classifier of the same configuration is loaded instead.
         settings: How to run.
+        initial: A classifier of the same network, to begin with.
         limit: Train on the first `limit` images only.
 
     Returns:
@@ -252,6 +287,7 @@ def train_classifier(
             **dataclasses.asdict(config),
             "dataset": dataset.name,
             "training_images": count,
+            "initial_classifier": initial and initial.fingerprint,
         },
     )
     if directory.exists():
@@ -263,6 +299,7 @@ def train_classifier(
         dataset.image_shape,
         dataset.num_classes,
         total_steps,
+        initial,
         xla=settings.xla,
     )
     TrainingLoop(trainer, checkpoints, settings).run(

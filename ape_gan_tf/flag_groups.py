@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ape_gan_tf.choices import PRECISIONS, SCHEDULES, TARGETS
+from ape_gan_tf.choices import (
+    ADVERSARIAL_STARTS,
+    PRECISIONS,
+    SCHEDULES,
+    TARGETS,
+)
 from ape_gan_tf.command_line import UsageError
 
 if TYPE_CHECKING:  # They import TensorFlow, which takes seconds.
@@ -190,6 +195,20 @@ def load_classifier(
     return models.Classifier.from_keras(model, **settings)
 
 
+def load_own_classifier(
+    values: flags.FlagValues, flag: str
+) -> models.Classifier:
+    """A classifier that this package trained, from a flag of no settings."""
+    import models
+    from ape_gan_tf.pretrained_models import load_network
+
+    name: str = getattr(values, flag)
+    if not _is_pretrained("classifier", name, flag=flag):
+        return models.Classifier.load(name)
+    _, model = load_network(name)
+    return models.Classifier.from_keras(model)
+
+
 def _is_pretrained(
     kind: str, name: str, zoo: Sequence[str] = (), flag: str | None = None
 ) -> bool:
@@ -337,7 +356,8 @@ def define_classifier_training_flags(
     flags.DEFINE_boolean(
         "adversarial_training",
         False,
-        "Train the classifier half on FGSM images crafted anew in each step.",
+        "Train the classifier half on adversarial images crafted anew in each "
+        "step: FGSM, if no flag says otherwise.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -354,6 +374,29 @@ def define_classifier_training_flags(
         "Each image's epsilon is drawn from this to --adversarial_epsilon.",
         lower_bound=0.0,
         upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "adversarial_steps",
+        1,
+        "Steps, and so gradients, of adversarial training.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "adversarial_step_size",
+        None,
+        "Of one such step. Default: 2.5 times epsilon over the steps, at most "
+        "1.25 times epsilon.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "adversarial_start",
+        "clean",
+        ADVERSARIAL_STARTS,
+        "Where those steps begin: at the image, or at random in the ball.",
         flag_values=values,
     )
 
@@ -380,6 +423,9 @@ def classifier_config(
         adversarial_training=values.adversarial_training,
         adversarial_epsilon=values.adversarial_epsilon,
         adversarial_epsilon_min=values.adversarial_epsilon_min,
+        adversarial_steps=values.adversarial_steps,
+        adversarial_step_size=values.adversarial_step_size,
+        adversarial_start=values.adversarial_start,
         precision=values.precision,
         seed=values.seed,
     )

@@ -18,6 +18,7 @@ from ape_gan_tf.choices import (
 from ape_gan_tf.shares import parse_shares, split_rows
 from data.checks import (
     check_in_range,
+    check_non_negative_integer,
     check_one_of,
     check_positive_integer,
 )
@@ -52,6 +53,9 @@ class PurifierConfig:
         training_crop: Side of the random square of each pair that a step is
             on; None takes the whole images. The generators are convolutional:
             the purifier is for whole images all the same.
+        training_shift: Each pair is moved by up to so many pixels, both images
+            alike, anew in each step; what moves in is black.
+        training_flip: Every second pair or so is mirrored, both images alike.
         training_noise_fraction: Share of the pairs, drawn anew in each step,
             whose adversarial image gives way to the clean one with Gaussian
             noise, clipped to [0, 1]; the paper has none.
@@ -103,6 +107,8 @@ class PurifierConfig:
     output: str = "sigmoid"
     batch_norm_momentum: float = 0.99
     training_crop: int | None = None
+    training_shift: int = 0
+    training_flip: bool = False
     training_noise_fraction: float = 0.0
     training_noise_variance: float = 0.05
     training_sparse_fraction: float = 0.0
@@ -141,6 +147,7 @@ class PurifierConfig:
             "training_sparse_density",
         ):
             check_in_range(getattr(self, name), 0.0, 1.0, name)
+        check_non_negative_integer(self.training_shift, "training_shift")
         if self.training_crop is not None:
             check_positive_integer(self.training_crop, "training_crop")
         if self.clean_fraction is not None:

@@ -14,12 +14,13 @@ import data
 import models
 from ape_gan_tf import losses, optimizers
 from ape_gan_tf.adversaries import BatchAdversary
+from ape_gan_tf.initial_weights import take_weights
 from ape_gan_tf.purifier_config import PurifierConfig
 from ape_gan_tf.training_loop import LoopSettings, TrainingLoop
+from ape_gan_tf.training_pairs import augmented
 from ape_gan_tf.weight_average import WeightAverage
 from ape_gan_tf.workdir import claim
 from data import AdversarialSet
-from data.augmentation import crop_pairs, noise_some, sparsify_some
 from models.fused_batch_norm import fuse_batch_norm
 
 
@@ -69,7 +70,7 @@ class PurifierTrainer:
         with optimizers.precision_scope(config.precision):
             self.generator = config.build_generator(training_shape)
             if initial is not None:
-                _take_weights(self.generator, initial)
+                take_weights(self.generator, initial, "initial_purifier")
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(training_shape)
         self._generate, self._discriminate = (
@@ -285,21 +286,6 @@ class PurifierTrainer:
         )
 
 
-def _take_weights(generator: keras.Model, initial: models.Purifier) -> None:
-    """Gives a generator the weights of a purifier of the same network."""
-    model = initial.keras_model
-    theirs = [] if model is None else model.get_weights()
-    shapes = [weight.shape for weight in theirs]
-    wanted = [tuple(weight.shape) for weight in generator.weights]
-    if shapes != wanted:
-        raise ValueError(
-            f"initial_purifier must be a Keras model of the network of "
-            f"{generator.name}, with weights of shapes {wanted}, got "
-            f"{initial.name} with {shapes}"
-        )
-    generator.set_weights(theirs)
-
-
 def _checked(
     classifier: models.Classifier | None,
     config: PurifierConfig,
@@ -379,7 +365,7 @@ def train_purifier(
             on_checkpoint(step, trainer.purifier())
 
     def batches(start: int) -> tf.data.Dataset:
-        return _augmented(
+        return augmented(
             config,
             adversarial_set.training_batches(
                 config.batch_size,
@@ -393,50 +379,6 @@ def train_purifier(
 
     loop.run(batches, total_steps, report)
     return trainer.purifier()
-
-
-def _augmented(
-    config: PurifierConfig, batches: tf.data.Dataset, start: int
-) -> tf.data.Dataset:
-    """Crops pairs, makes some sparse and some noisy; numbers the batches."""
-    noise, sparse = (
-        config.training_noise_fraction,
-        config.training_sparse_fraction,
-    )
-    side = config.training_crop
-    is_crafted = set(config.rows()) != {"stored"}
-    if noise == sparse == 0.0 and side is None and not is_crafted:
-        return batches
-
-    def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
-        clean, adversarial = batch["images"], batch["adversarial"]
-        if side is not None:
-            clean, adversarial = crop_pairs(
-                clean, adversarial, side, config.seed, step
-            )
-        if sparse:
-            adversarial = sparsify_some(
-                clean,
-                adversarial,
-                sparse,
-                config.training_sparse_density,
-                config.seed,
-                step,
-            )
-        if noise:
-            adversarial = noise_some(
-                clean,
-                adversarial,
-                noise,
-                config.training_noise_variance,
-                config.seed,
-                step,
-            )
-        changed = {"images": clean, "adversarial": adversarial}
-        return {**batch, **changed, "step": step}
-
-    numbered = batches.enumerate(start)
-    return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def trained_with(

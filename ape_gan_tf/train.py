@@ -180,6 +180,19 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "training_shift",
+        0,
+        "Move each pair by up to so many pixels, both images alike.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "training_flip",
+        False,
+        "Mirror half of the pairs, both images alike.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "training_sparse_fraction",
         0.0,

@@ -34,6 +34,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flag_groups.define_dataset_flags(values)
     flag_groups.define_limit_flag(values)
     flag_groups.define_classifier_training_flags(values)
+    flags.DEFINE_string(
+        "initial_classifier",
+        None,
+        "Path or pretrained name of a classifier of the same network, whose "
+        "weights training begins with.",
+        flag_values=values,
+    )
     flag_groups.define_computation_flags(values)
     attack_flags.define_evaluation_flags(values)
     flags.DEFINE_enum(
@@ -57,12 +64,16 @@ def main(values: flags.FlagValues) -> None:
     settings = flag_groups.loop_settings(
         values, "training the classifier", values.xla
     )
+    initial = None
+    if values.initial_classifier is not None:
+        initial = flag_groups.load_own_classifier(values, "initial_classifier")
     with command_line.recorded_flags(values, workdir):
         classifier = train_classifier(
             config,
             dataset,
             workdir / "classifier",
             settings,
+            initial=initial,
             limit=values.limit,
         )
         measure(

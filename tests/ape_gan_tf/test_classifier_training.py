@@ -183,6 +183,57 @@ def test_without_a_smallest_epsilon_all_have_the_largest(scans):
     np.testing.assert_allclose(found, 0.2, atol=1e-6)
 
 
+def test_several_steps_are_projected_gradient_descent(scans):
+    trainer = make_densenet_trainer(
+        adversarial_training=True, adversarial_epsilon=0.2, adversarial_steps=3
+    )
+    expected, clean = scans["images"], scans["images"].numpy()
+    for _ in range(3):
+        moved = fast_gradient_sign(
+            trainer.model, expected, scans["labels"], epsilon=2.5 * 0.2 / 3
+        )
+        expected = tf.constant(np.clip(moved, clean - 0.2, clean + 0.2))
+    found = trainer.craft(**scans)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_random_start_is_a_point_of_the_ball(scans):
+    keywords = {
+        "adversarial_epsilon": 0.2,
+        "adversarial_epsilon_min": 0.1,
+        "adversarial_start": "random",
+        # So that the starts can be seen.
+        "adversarial_step_size": 0.0,
+    }
+    first = epsilons_of_two_steps(scans, **keywords)
+    assert (first > 0.05).all() and (first < 0.2 + 1e-6).all()
+    assert len(np.unique(first.round(6))) == first.size
+    again = epsilons_of_two_steps(scans, **keywords)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_training_begins_with_a_classifier(digits, batch):
+    first = make_trainer(digits, seed=7).classifier()
+    trainer = ClassifierTrainer(
+        ClassifierConfig(learning_rate=0.0), digits.image_shape, 10, 10, first
+    )
+    trainer.train_step(batch)
+    for mine, theirs in zip(
+        trainer.classifier().keras_model.get_weights(),
+        first.keras_model.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_classifier_of_another_network_is_refused(digits):
+    other = make_trainer(digits, classifier="A").classifier()
+    with pytest.raises(
+        ValueError, match="initial_classifier must be .* of target_c, with"
+    ):
+        ClassifierTrainer(ClassifierConfig(), digits.image_shape, 10, 10, other)
+
+
 def test_batch_norm_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, scans):
     undisturbed = make_densenet_trainer(seed=3)
     undisturbed.train_step(scans)
@@ -281,6 +332,12 @@ def test_it_learns_64_digits(tiny_run):
         ({"label_smoothing": 1.1}, "label_smoothing must be .* got 1.1"),
         ({"weight_decay": -1.0}, "weight_decay must be .* got -1.0"),
         ({"adversarial_epsilon": 1.1}, "adversarial_epsilon must be .* 1.1"),
+        ({"adversarial_steps": 0}, "adversarial_steps must be a positive"),
+        ({"adversarial_step_size": 2.0}, "adversarial_step_size must be .* 2"),
+        (
+            {"adversarial_start": "stored"},
+            "adversarial_start must be one of clean, random, got 'stored'",
+        ),
         (
             {"adversarial_epsilon_min": 0.4},
             r"adversarial_epsilon_min must be .*\[0.0, 0.3\], got 0.4",

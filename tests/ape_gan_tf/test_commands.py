@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import data
+import models
 from ape_gan_tf.metrics import MetricsFile
 from data import files
 
@@ -189,6 +190,33 @@ def test_a_folder_without_a_model_says_what_was_looked_for(
     shown = capsys.readouterr().err
     assert f"{tmp_path} holds no model" in shown
     assert "classifier.keras, saved_model.pb" in shown
+
+
+def test_training_goes_on_from_a_classifier(command, tiny_run, tmp_path):
+    first = tiny_run.workdir / "classifier"
+    words = [
+        "--dataset=digits",
+        "--limit=16",
+        "--epochs=1",
+        "--batch_size=16",
+        "--learning_rate=0",
+        "--attacks=",
+        # The initializers' seeds are part of a network's fingerprint.
+        "--seed=1",
+        f"--initial_classifier={first}",
+        f"--workdir={tmp_path}",
+    ]
+    assert command("train_classifier", *words) == 0
+    found = models.Classifier.load(tmp_path / "classifier")
+    assert found.fingerprint == models.Classifier.load(first).fingerprint
+
+
+def test_an_unknown_first_classifier_is_refused(command, tmp_path, capsys):
+    words = ["--initial_classifier=target_x", f"--workdir={tmp_path / 'run'}"]
+    assert command("train_classifier", *words) == 2
+    shown = capsys.readouterr().err
+    assert "--initial_classifier must be" in shown and "target_c" in shown
+    assert not (tmp_path / "run").exists()
 
 
 # A used work directory
