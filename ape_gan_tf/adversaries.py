@@ -40,7 +40,8 @@ class Crafting:
         epsilon: Radius of the ball, in units of [0, 1]; for Linf at most 1.
         norm: `linf` or `l2`.
         steps: Steps, and so gradients.
-        step_size: Of one step; None is 2.5 times epsilon over the steps, at
+        step_size: Of one step, where the radius is epsilon, and in proportion
+            where it is not (yet); None is 2.5 times epsilon over the steps, at
             most 1.25 times epsilon.
         warmup: Over this share of the training, epsilon and with it the
             step's size grow from zero, linearly.
@@ -101,7 +102,7 @@ class Crafting:
             step: int64 scalar.
             radius: float32 scalar; in Linf also `[B]`, each image's own.
         """
-        radii = _radii(radius, clean)
+        radii = per_image(_radii(radius, clean))
         kinds: dict[str, Callable[[slice], tf.Tensor]] = {
             "clean": lambda rows: clean[rows],
             "stored": lambda rows: stored[rows],
@@ -139,7 +140,7 @@ class Crafting:
         if self.norm == "l2":
             images = project_l2(images, clean, radius)
             return tf.clip_by_value(images, 0.0, 1.0)
-        return clip_to_ball(images, clean, _radii(radius, clean)[:, 0, 0, 0])
+        return clip_to_ball(images, clean, _radii(radius, clean))
 
     def move(
         self,
@@ -149,7 +150,7 @@ class Crafting:
         radius: tf.Tensor,
     ) -> tf.Tensor:
         """One step up a loss, of its gradient with respect to the images."""
-        size = self.relative_step * _radii(radius, clean)
+        size = self.relative_step * per_image(_radii(radius, clean))
         step = size * steepest(gradient, self.norm)
         return self.project(images + step, clean, radius)
 
@@ -316,11 +317,11 @@ class BatchAdversary:
         )
 
 
-def _radii(radius: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, 1, 1, 1]`: one for each image."""
-    return per_image(tf.broadcast_to(radius, [images.shape[0]]))
-
-
 def cross_entropies(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """float32 `[B]`: each image's, what an adversary climbs."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def _radii(radius: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """float32 `[B]`: one for each image."""
+    return tf.broadcast_to(radius, [images.shape[0]])

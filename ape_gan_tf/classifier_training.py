@@ -44,8 +44,8 @@ class ClassifierConfig:
         shift: Augmentation: random translation by up to so many pixels.
         flip: Augmentation: random horizontal mirroring.
         adversarial_training: Each step trains half on clean images and half
-            on adversarial ones crafted anew: on FGSM, as the other settings
-            are by default (Tables 7 to 9; Goodfellow et al. 2014).
+            on adversarial ones crafted anew. By default these are FGSM's, as
+            in Tables 7 to 9 (Goodfellow et al. 2014).
         adversarial_epsilon: Their largest change of a pixel.
         adversarial_epsilon_min: Where given, each image's epsilon is drawn
             from [adversarial_epsilon_min, adversarial_epsilon] in each step:
@@ -53,12 +53,15 @@ class ClassifierConfig:
             from the perturbation (label leaking, Kurakin et al. 2016).
         adversarial_steps: Of projected gradient descent (Madry et al. 2018);
             one step from the clean image is FGSM.
-        adversarial_step_size: Of one such step; None is 2.5 times epsilon
-            over the steps, at most 1.25 times epsilon.
+        adversarial_step_size: Of one such step, for an image whose epsilon is
+            adversarial_epsilon, and smaller in proportion where its epsilon
+            is; None is 2.5 times epsilon over the steps, at most 1.25 times
+            epsilon.
         adversarial_start: `clean`, or `random`, a point of the ball: with one
             step that is Wong et al. 2020.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
-        seed: Of the weights, the order of the data and the augmentation.
+        seed: Of the weights, the order of the data, the augmentation and
+            the crafting.
     """
 
     classifier: str = "C"
@@ -194,7 +197,8 @@ class ClassifierTrainer:
         """One step; returns the loss and the error rate in percent.
 
         Args:
-            batch: `images` float32 `[B, H, W, C]` and `labels` int64 `[B]`.
+            batch: `images` float32 `[B, H, W, C]` and `labels` int64 `[B]`;
+                with adversarial training B must be known when it is traced.
         """
         images, labels = batch["images"], batch["labels"]
         if self._config.adversarial_training:
@@ -237,7 +241,7 @@ class ClassifierTrainer:
         highest = self._config.adversarial_epsilon
         lowest = self._config.adversarial_epsilon_min
         if lowest is None:
-            return tf.fill(shape, highest)
+            return tf.fill(shape, float(highest))
         key = step_key(
             self._config.seed,
             "adversarial_epsilon",
@@ -281,6 +285,17 @@ def train_classifier(
     count = min(limit or whole, whole)
     checkpoints = directory.with_name(f"{directory.name}_checkpoints")
     refuse_orphans(checkpoints / "config.json", [directory])
+    steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
+    total_steps = config.epochs * steps_per_epoch
+    # Before the directory is claimed: it refuses an `initial` of other layers.
+    trainer = ClassifierTrainer(
+        config,
+        dataset.image_shape,
+        dataset.num_classes,
+        total_steps,
+        initial,
+        xla=settings.xla,
+    )
     claim(
         checkpoints / "config.json",
         {
@@ -292,16 +307,6 @@ def train_classifier(
     )
     if directory.exists():
         return models.Classifier.load(directory)
-    steps_per_epoch = data.steps_per_epoch(count, config.batch_size)
-    total_steps = config.epochs * steps_per_epoch
-    trainer = ClassifierTrainer(
-        config,
-        dataset.image_shape,
-        dataset.num_classes,
-        total_steps,
-        initial,
-        xla=settings.xla,
-    )
     TrainingLoop(trainer, checkpoints, settings).run(
         lambda start: dataset.training_batches(
             "train",

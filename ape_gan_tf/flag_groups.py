@@ -178,35 +178,39 @@ def load_classifier(
     `zoo` is what else the flag may be, for the message. Another `flag` may
     name the classifier.
     """
+    return _read_classifier(
+        values,
+        flag,
+        zoo,
+        output=values.classifier_output,
+        value_range=_value_range(values.classifier_range),
+        image_shape=image_shape,
+        resize=values.classifier_resize,
+    )
+
+
+def initial_classifier(values: flags.FlagValues) -> models.Classifier | None:
+    """The classifier of `--initial_classifier`, if there is one."""
+    if values.initial_classifier is None:
+        return None
+    return _read_classifier(values, "initial_classifier")
+
+
+def _read_classifier(
+    values: flags.FlagValues,
+    flag: str,
+    zoo: Sequence[str] = (),
+    **settings: Any,
+) -> models.Classifier:
     import models
     from ape_gan_tf.pretrained_models import load_network
 
     name: str = getattr(values, flag)
-    settings: dict[str, Any] = {
-        "output": values.classifier_output,
-        "value_range": _value_range(values.classifier_range),
-        "image_shape": image_shape,
-        "resize": values.classifier_resize,
-    }
     if not _is_pretrained("classifier", name, zoo, flag):
         return models.Classifier.load(name, **settings)
     # Read like a stranger's, so that it too can be resized.
     _, model = load_network(name)
     return models.Classifier.from_keras(model, **settings)
-
-
-def load_own_classifier(
-    values: flags.FlagValues, flag: str
-) -> models.Classifier:
-    """A classifier that this package trained, from a flag of no settings."""
-    import models
-    from ape_gan_tf.pretrained_models import load_network
-
-    name: str = getattr(values, flag)
-    if not _is_pretrained("classifier", name, flag=flag):
-        return models.Classifier.load(name)
-    _, model = load_network(name)
-    return models.Classifier.from_keras(model)
 
 
 def _is_pretrained(
@@ -379,15 +383,15 @@ def define_classifier_training_flags(
     flags.DEFINE_integer(
         "adversarial_steps",
         1,
-        "Steps, and so gradients, of adversarial training.",
+        "Steps, and so gradients, of the classifier's adversarial training.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_float(
         "adversarial_step_size",
         None,
-        "Of one such step. Default: 2.5 times epsilon over the steps, at most "
-        "1.25 times epsilon.",
+        "Of one such step, at --adversarial_epsilon. Default: 2.5 times "
+        "epsilon over the steps, at most 1.25 times epsilon.",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,

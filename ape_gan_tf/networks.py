@@ -126,9 +126,11 @@ class Networks:
         )
 
     def _train_classifier(self, name: str, path: Path) -> None:
-        config, dataset, settings = self._recipes.classifier(name)
+        config, dataset, settings, initial = self._recipes.classifier(name)
         limit = self._recipes.train_limit
-        train_classifier(config, dataset, path, settings, limit=limit)
+        train_classifier(
+            config, dataset, path, settings, initial=initial, limit=limit
+        )
 
     def _import_application(self, name: str, path: Path) -> None:
         weights = self._weights.get(name, "imagenet")

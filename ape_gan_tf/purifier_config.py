@@ -87,7 +87,8 @@ class PurifierConfig:
         ema_decay: Of the moving average of the generator's weights, which
             then is the purifier; 0 for none.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
-        seed: Of the initial weights and of the order of the data.
+        seed: Of the initial weights, of the order of the data and of all that
+            is drawn in a step.
     """
 
     generator: str = "ape_gan_m"
@@ -217,9 +218,15 @@ class PurifierConfig:
 
         Raises:
             ValueError: `training_crop` is larger than they are, or no size
-                that the generator takes.
+                that the generator takes; or `training_shift` may move all of
+                an image out of it.
         """
         height, width, channels = image_shape
+        if self.training_shift >= min(height, width):
+            raise ValueError(
+                "training_shift must be less than the images' sides, "
+                f"{height}x{width}, got {self.training_shift}"
+            )
         side = self.training_crop
         if side is None:
             return image_shape

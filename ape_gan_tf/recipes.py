@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 import data
+import models
 from ape_gan_tf import command_line, flag_groups, train, train_classifier
 from ape_gan_tf.classifier_training import ClassifierConfig
 from ape_gan_tf.paper import HARDENED
@@ -85,13 +86,19 @@ class Recipes:
 
     def classifier(
         self, name: str
-    ) -> tuple[ClassifierConfig, data.Dataset, LoopSettings]:
-        """How to train a classifier of the paper, and on what."""
+    ) -> tuple[
+        ClassifierConfig,
+        data.Dataset,
+        LoopSettings,
+        models.Classifier | None,
+    ]:
+        """How to train a classifier of the paper, on what, from what on."""
         values = self._classifier_flags(name)
         return (
             flag_groups.classifier_config(values, values.classifier),
             flag_groups.load_dataset(values),
             flag_groups.loop_settings(values, f"training {name}", values.xla),
+            flag_groups.initial_classifier(values),
         )
 
     def test_dataset(self) -> data.Dataset:

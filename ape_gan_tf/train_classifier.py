@@ -64,9 +64,7 @@ def main(values: flags.FlagValues) -> None:
     settings = flag_groups.loop_settings(
         values, "training the classifier", values.xla
     )
-    initial = None
-    if values.initial_classifier is not None:
-        initial = flag_groups.load_own_classifier(values, "initial_classifier")
+    initial = flag_groups.initial_classifier(values)
     with command_line.recorded_flags(values, workdir):
         classifier = train_classifier(
             config,

@@ -34,11 +34,11 @@ def augmented(
         config.training_sparse_fraction,
     )
     is_crafted = set(config.rows()) != {"stored"}
-    if noise == sparse == 0.0 and not _moves(config) and not is_crafted:
+    if noise == sparse == 0.0 and not _is_moving(config) and not is_crafted:
         return batches
 
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
-        clean, adversarial = _moved(
+        clean, adversarial = _move(
             config, batch["images"], batch["adversarial"], step
         )
         if sparse:
@@ -66,8 +66,8 @@ def augmented(
     return numbered.map(change, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _moves(config: PurifierConfig) -> bool:
-    """Whether pairs are moved, mirrored or cropped."""
+def _is_moving(config: PurifierConfig) -> bool:
+    """Whether pairs are shifted, mirrored or cropped."""
     return (
         config.training_shift > 0
         or config.training_flip
@@ -75,22 +75,19 @@ def _moves(config: PurifierConfig) -> bool:
     )
 
 
-def _moved(
+def _move(
     config: PurifierConfig,
     clean: tf.Tensor,
     adversarial: tf.Tensor,
     step: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both images of each pair, moved alike: one seed, one step."""
-    pair = [clean, adversarial]
+    """Shifts, mirrors and crops both images of each pair alike."""
+    pairs = tf.concat([clean, adversarial], -1)
     if config.training_shift:
-        pair = [
-            shift_images(each, config.training_shift, config.seed, step)
-            for each in pair
-        ]
+        pairs = shift_images(pairs, config.training_shift, config.seed, step)
     if config.training_flip:
-        pair = [flip_images(each, config.seed, step) for each in pair]
-    clean, adversarial = pair
+        pairs = flip_images(pairs, config.seed, step)
+    clean, adversarial = tf.split(pairs, 2, -1)
     if config.training_crop is None:
         return clean, adversarial
     return crop_pairs(

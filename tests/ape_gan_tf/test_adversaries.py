@@ -111,6 +111,28 @@ def test_on_a_linear_loss_the_end_is_known(norm):
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
+def test_each_image_may_have_a_radius_of_its_own():
+    # In the middle of the box nothing is clipped.
+    clean = tf.fill([4, *SHAPE], 0.5)
+    radii = np.float32([0.0, 0.05, 0.1, 0.3])
+    crafting = Crafting(starts="random", steps=2, step_size=0.2)
+    starts = crafting.first_images(clean, clean, STEP, tf.constant(radii))
+    found = lengths(starts, clean, "linf")
+    assert (found <= radii + 1e-6).all() and (found >= 0.7 * radii).all()
+    # On a linear loss: two steps of two thirds of each radius, and the edge.
+    ends = crafting.craft(
+        lambda images: tf.reduce_sum(images, [1, 2, 3]),
+        clean,
+        clean,
+        tf.constant(radii),
+    )
+    np.testing.assert_allclose(lengths(ends, clean, "linf"), radii, atol=1e-6)
+    once = crafting.move(clean, clean, clean, tf.constant(radii))
+    np.testing.assert_allclose(
+        lengths(once, clean, "linf"), 2 / 3 * radii, atol=1e-6
+    )
+
+
 def test_images_never_leave_the_ball_or_the_box(images):
     clean, stored = images
     for norm in ("linf", "l2"):

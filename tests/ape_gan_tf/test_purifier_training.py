@@ -279,7 +279,7 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"content_weight": -0.1}, "content_weight must be .* got -0.1"),
         ({"adversarial_weight": np.inf}, "adversarial_weight must be .* inf"),
         ({"training_crop": 0}, "training_crop must be a positive integer"),
-        ({"training_shift": -1}, "training_shift must be a non-negative int"),
+        ({"training_shift": -1}, "training_shift must be an integer of 0 or"),
         (
             {"training_crop": 4, "classification_weight": 0.1},
             "training_crop must be None where .* the classifier",

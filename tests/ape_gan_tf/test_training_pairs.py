@@ -83,6 +83,29 @@ def test_shifted_and_mirrored_pairs_are_cropped_alike(clean):
     )
     assert images.shape == (COUNT, 4, 4, 1)
     np.testing.assert_array_equal(adversarial, images / 2)
+    only_cropped, _ = changed(clean, training_crop=4)
+    # A pixel of black is one that moved in; there is none else.
+    assert (images == 0.0).any() and (only_cropped > 0.0).all()
+    assert not np.array_equal(
+        images[images.min((1, 2, 3)) > 0.0],
+        only_cropped[images.min((1, 2, 3)) > 0.0],
+    )
+
+
+def test_each_step_moves_anew(clean):
+    twice = np.concatenate([clean[:BATCH_SIZE]] * 2)
+    images, _ = changed(twice, training_shift=2)
+    first, second = np.split(images, 2)
+    assert (first != second).any((1, 2, 3)).sum() > BATCH_SIZE // 2
+
+
+def test_a_shift_out_of_the_image_is_refused():
+    config = PurifierConfig(training_shift=6)
+    assert config.training_shape((8, 7, 1)) == (8, 7, 1)
+    with pytest.raises(
+        ValueError, match="training_shift must be less than .* 8x6, got 6"
+    ):
+        config.training_shape((8, 6, 1))
 
 
 def test_a_run_that_goes_on_sees_the_same_pairs(clean):
