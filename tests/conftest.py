@@ -1,6 +1,9 @@
 """What all tests share: a quiet TensorFlow on the CPU, and the real data."""
 
+import importlib.util
 import os
+import subprocess
+import sys
 
 # TensorFlow reads these when it is first imported, so they come before any
 # test module. The CPU is what the expected numbers were worked out for.
@@ -12,6 +15,20 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets ART write its configuration, before there are several processes.
+
+    Imported for the first time on a machine, it does not find the file, and
+    fails if it is there a moment later, because another process wrote it.
+    """
+    is_worker = hasattr(config, "workerinput")
+    written = Path.home() / ".art" / "config.json"
+    if is_worker or written.exists() or not importlib.util.find_spec("art"):
+        return
+    words = [sys.executable, "-c", "import art.config"]
+    subprocess.run(words, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
