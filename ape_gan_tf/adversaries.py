@@ -34,7 +34,8 @@ _LONGEST_STEP, _WAY = 1.25, 2.5
 class Crafting:
     """Projected gradient descent in a ball, as a training step does it.
 
-    Every random choice depends on the seed and the step alone.
+    Every random choice depends on the seed and the step alone, but that XLA
+    draws other numbers from them than TensorFlow does without it.
 
     Attributes:
         epsilon: Radius of the ball, in units of [0, 1]; for Linf at most 1.

@@ -82,12 +82,14 @@ def _move(
     step: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Shifts, mirrors and crops both images of each pair alike."""
-    pairs = tf.concat([clean, adversarial], -1)
-    if config.training_shift:
-        pairs = shift_images(pairs, config.training_shift, config.seed, step)
-    if config.training_flip:
-        pairs = flip_images(pairs, config.seed, step)
-    clean, adversarial = tf.split(pairs, 2, -1)
+    if config.training_shift or config.training_flip:
+        pairs = tf.concat([clean, adversarial], -1)
+        if config.training_shift:
+            shift = config.training_shift
+            pairs = shift_images(pairs, shift, config.seed, step)
+        if config.training_flip:
+            pairs = flip_images(pairs, config.seed, step)
+        clean, adversarial = tf.split(pairs, 2, -1)
     if config.training_crop is None:
         return clean, adversarial
     return crop_pairs(
