@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= demo
 # Two processes, since tracing a graph keeps one core busy; a file's tests stay
-# together, or two would make its fixtures.
-PYTEST_FLAGS ?= --numprocesses=2 --dist=loadfile
+# together, or two would make its fixtures, and files in the order that
+# tests/conftest.py gives them.
+PYTEST_FLAGS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # What pip is told to install for `make benchmark`. PyPI's Linux wheel brings
 # gigabytes of CUDA along; without a GPU, the CPU-only build is enough:
 #   make benchmark TORCH='torch --index-url https://download.pytorch.org/whl/cpu'

@@ -53,7 +53,7 @@ setup(
             "mypy==2.4.1",
             "nbclient>=0.10",
             "pytest>=8.2",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "pyyaml>=6.0",
             "ruff==0.17.6",
             "setuptools>=77",

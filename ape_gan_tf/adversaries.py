@@ -28,6 +28,9 @@ STARTS = ("clean", "random", "stored")
 # et al. 2020, Sec. 4.1); several go 2.5 times its radius in all (Madry et al.
 # 2018, released code).
 _LONGEST_STEP, _WAY = 1.25, 2.5
+# Of the loss while crafting: a step does not depend on it, but in float16 the
+# gradient of a confident answer would be zero without it.
+_LOSS_SCALE = 128.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,8 @@ class Crafting:
     """Projected gradient descent in a ball, as a training step does it.
 
     Every random choice depends on the seed and the step alone, but that XLA
-    draws other numbers from them than TensorFlow does without it.
+    draws other numbers from them than TensorFlow does without it. Parts of a
+    batch that are crafted differently, and are equally large, have the same.
 
     Attributes:
         epsilon: Radius of the ball, in units of [0, 1]; for Linf at most 1.
@@ -150,7 +154,14 @@ class Crafting:
         clean: tf.Tensor,
         radius: tf.Tensor,
     ) -> tf.Tensor:
-        """One step up a loss, of its gradient with respect to the images."""
+        """One step up a loss, of its gradient with respect to the images.
+
+        Where the gradient is not finite, as in float16 that overflows, an
+        image stays as it is.
+        """
+        gradient = tf.where(
+            tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient)
+        )
         size = self.relative_step * per_image(_radii(radius, clean))
         step = size * steepest(gradient, self.norm)
         return self.project(images + step, clean, radius)
@@ -178,7 +189,7 @@ class Crafting:
         for _ in range(self.steps):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                value = loss(images)
+                value = _LOSS_SCALE * loss(images)
             gradient = tape.gradient(value, images)
             images = self.move(images, gradient, clean, radius)
         return tf.stop_gradient(images)
@@ -194,7 +205,8 @@ class BatchAdversary:
         purify: The purifier, in inference mode. In training mode an image's
             gradient would depend on what else is in the batch, and the
             purifier would learn to withstand an attack on another network
-            than the one that it becomes.
+            than the one that it becomes. Method `free` does see the batch:
+            its gradient is the update's own.
         classifier: The frozen one, or None where no row needs it.
         is_free: Whether the white-box rows are left at their starts, since
             the training moves them.

@@ -20,7 +20,8 @@ def take_weights(
         argument: What it was given as, for messages.
 
     Raises:
-        ValueError: It is no Keras model, or one of other weights.
+        ValueError: It is no Keras model, or one of other weights or layers,
+            such as another activation.
     """
     model = initial.keras_model
     theirs = [] if model is None else model.get_weights()
@@ -32,4 +33,16 @@ def take_weights(
             f"{network.name}, with weights of shapes {wanted}, got "
             f"{initial.name} with {shapes}"
         )
+    # Layers without weights say what is done with them.
+    ours, others = _layers(network), _layers(model)
+    if ours != others:
+        raise ValueError(
+            f"{argument} must be a Keras model of the network of "
+            f"{network.name}, with the layers {sorted(ours - others)}, got "
+            f"{initial.name} with {sorted(others - ours)} in their place"
+        )
     network.set_weights(theirs)
+
+
+def _layers(model: keras.Model | None) -> set[str]:
+    return set() if model is None else {layer.name for layer in model.layers}

@@ -56,13 +56,13 @@ class PurifierConfig:
         training_shift: Each pair is moved by up to so many pixels, both images
             alike, anew in each step; what moves in is black.
         training_flip: Every second pair or so is mirrored, both images alike.
-        training_noise_fraction: Share of the pairs, drawn anew in each step,
-            whose adversarial image gives way to the clean one with Gaussian
-            noise, clipped to [0, 1]; the paper has none.
+        training_noise_fraction: Share of the stored pairs, drawn anew in each
+            step, whose adversarial image gives way to the clean one with
+            Gaussian noise, clipped to [0, 1]; the paper has none.
         training_noise_variance: The variance of an image's noise is drawn
             from [0, training_noise_variance].
-        training_sparse_fraction: Share of the pairs, drawn anew in each step,
-            whose perturbation is kept at random positions alone and made
+        training_sparse_fraction: Share of the stored pairs, drawn anew in each
+            step, whose perturbation is kept at random positions alone and made
             strong there; the paper has none. It needs no other attack.
         training_sparse_density: The share of such positions in an image is
             drawn from [0, training_sparse_density].
@@ -72,8 +72,11 @@ class PurifierConfig:
             classifier; `content`, one on the purifier alone that drives its
             output from the clean image; or a weighted mixture,
             `white_box:3,stored:1`.
-        adversary_method: `pgd`, or `free` (Shafahi et al. 2019): each
-            generator step's own gradient moves the white-box images once.
+        adversary_method: `pgd`, or `free` (Shafahi et al. 2019): the
+            gradient of each generator step but the last moves the white-box
+            images once, up the generator's whole loss, by the step size of
+            `Crafting`. A deviation: a batch's perturbations are not where the
+            next one begins.
         adversary_epsilon: Radius of the ball of what is crafted here, and
             the other `adversary_` settings: see `Crafting`.
         classification_weight: Of the frozen classifier's loss on purified
@@ -141,6 +144,10 @@ class PurifierConfig:
         check_in_range(self.adam_beta1, 0.0, 0.9999, "adam_beta1")
         for name in _WEIGHTS:
             check_in_range(getattr(self, name), 0.0, 1e6, name)
+        if not any(getattr(self, name) for name in _WEIGHTS):
+            raise ValueError(
+                f"one of {', '.join(_WEIGHTS)} must be above 0, got 0 for all"
+            )
         for name in (
             "training_noise_fraction",
             "training_noise_variance",
@@ -153,6 +160,11 @@ class PurifierConfig:
             check_positive_integer(self.training_crop, "training_crop")
         if self.clean_fraction is not None:
             check_in_range(self.clean_fraction, 0.0, 1.0, "clean_fraction")
+            if self.clean_fraction and not self.clean_count:
+                raise ValueError(
+                    "clean_fraction must be 0, or enough for an image of a "
+                    f"batch of {self.batch_size}, got {self.clean_fraction}"
+                )
         check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
         check_one_of(self.consistency, CONSISTENCIES, "consistency")
         self._check_adversary()
@@ -168,16 +180,43 @@ class PurifierConfig:
             self.adversary_method, ADVERSARY_METHODS, "adversary_method"
         )
         rows = self.rows()
-        if self.adversary_method == "free" and "white_box" not in rows:
-            raise ValueError(
-                "adversary must have white_box where adversary_method is "
-                f"free, got {self.adversary!r}"
-            )
         shares = self.crafting().shares_of_starts()
+        if self.adversary_method == "free":
+            self._check_free(rows)
+        if "stored" not in {*rows, *shares}:
+            self._refuse_changes_of_stored()
         for name, part in rows.items():
             if name != "stored":
                 count = part.stop - part.start
                 split_rows(count, shares, "adversary_starts")
+
+    def _check_free(self, rows: dict[str, slice]) -> None:
+        if "white_box" not in rows:
+            raise ValueError(
+                "adversary must have white_box where adversary_method is "
+                f"free, got {self.adversary!r}"
+            )
+        # Else the gradient that moves the images knows no classifier,
+        if not self.classification_weight:
+            raise ValueError(
+                "classification_weight must be above 0 where adversary_method "
+                f"is free, got {self.classification_weight}"
+            )
+        # or no step is left that would see them moved.
+        if self.generator_steps < 2:
+            raise ValueError(
+                "generator_steps must be at least 2 where adversary_method is "
+                f"free, got {self.generator_steps}"
+            )
+
+    def _refuse_changes_of_stored(self) -> None:
+        for name in ("training_noise_fraction", "training_sparse_fraction"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} must be 0 where neither adversary nor "
+                    "adversary_starts has stored, whose images it is of, got "
+                    f"{getattr(self, name)}"
+                )
 
     def rows(self) -> dict[str, slice]:
         """Which rows of a batch are whose, in order."""

@@ -162,9 +162,10 @@ class PurifierTrainer:
 
         Args:
             batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`,
-                of `config.training_shape`;
-                where the classifier is needed also `labels`, int64 `[B]`, and
-                `step`, int64 scalar, on which random choices depend.
+                of `config.training_shape`; where images are crafted also
+                `step`, int64 scalar, on which random choices depend; where
+                the classifier is needed and `consistency` is `labels`, these
+                too, int64 `[B]`.
         """
         clean = batch["images"]
         labels = self._labels(batch)

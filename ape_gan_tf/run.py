@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import attacks
 import data
@@ -15,6 +16,7 @@ import models
 from ape_gan_tf import training_record
 from ape_gan_tf.classifier_training import ClassifierConfig, train_classifier
 from ape_gan_tf.crafting import check_classes, craft, refuse_all_targets
+from ape_gan_tf.initial_weights import take_weights
 from ape_gan_tf.measurement import Measurement, measure
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.purifier_config import PurifierConfig
@@ -40,6 +42,7 @@ class Run:
         attack: Crafts them, on the training split.
         purifier: What to train.
         initial: A purifier of the same network, to begin with.
+        initial_trained_with: Its `training_record`, if it has one.
         measurement: What to measure it on.
         limit: Train on the first `limit` images only.
         settings: How the purifier's training runs.
@@ -54,6 +57,7 @@ class Run:
     purifier: PurifierConfig
     measurement: Measurement
     initial: models.Purifier | None = None
+    initial_trained_with: dict[str, Any] | None = None
     limit: int | None = None
     settings: LoopSettings = LoopSettings()
     classifier_settings: LoopSettings = LoopSettings()
@@ -69,7 +73,9 @@ class Run:
         adversarial_set = self._training_set(classifier)
         purifier = self._purifier(adversarial_set, classifier)
         self._export(purifier)
-        origin = trained_with(self.purifier, classifier)
+        origin = training_record.joined(
+            trained_with(self.purifier, classifier), self.initial_trained_with
+        )
         if origin is not None:
             training_record.write(self.workdir, origin)
         rows = measure(
@@ -91,7 +97,9 @@ class Run:
         """Finds at once what would fail after hours of training."""
         shape = self.dataset.image_shape
         for each in {shape, self.purifier.training_shape(shape)}:
-            self.purifier.build_generator(each)
+            network = self.purifier.build_generator(each)
+            if self.initial is not None:
+                take_weights(network, self.initial, "initial_purifier")
         self.dataset.batches(self.measurement.split, 1)
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)

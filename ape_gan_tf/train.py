@@ -163,7 +163,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "training_noise_fraction",
         0.0,
-        "Share of the pairs that are noisy in place of adversarial.",
+        "Share of the stored pairs that are noisy in place of adversarial.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -196,7 +196,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "training_sparse_fraction",
         0.0,
-        "Share of the pairs whose perturbation is kept at few random "
+        "Share of the stored pairs whose perturbation is kept at few random "
         "positions and made strong there.",
         flag_values=values,
     )
@@ -231,8 +231,9 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "adversary_method",
         "pgd",
         ADVERSARY_METHODS,
-        "pgd, or free: each generator step's own gradient moves the white-box "
-        "images once (Shafahi et al. 2019).",
+        "pgd, or free: the gradient of each generator step but the last moves "
+        "the white-box images once, by --adversary_step_size (Shafahi et al. "
+        "2019).",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -261,7 +262,8 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "adversary_warmup",
         0.0,
-        "Share of the training over which the radius grows from zero.",
+        "Share of the training over which the radius, and a step with it, "
+        "grows from zero.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -333,6 +335,7 @@ def build_run(values: flags.FlagValues) -> Run:
         purifier=purifier,
         measurement=measurement,
         initial=_initial(values),
+        initial_trained_with=_initial_trained_with(values),
         limit=values.limit,
         settings=flag_groups.loop_settings(
             values, "training the purifier", values.xla
@@ -357,6 +360,14 @@ def _initial(values: flags.FlagValues) -> models.Purifier | None:
     if values.initial_purifier is None:
         return None
     return flag_groups.load_purifier(values, "initial_purifier")
+
+
+def _initial_trained_with(values: flags.FlagValues) -> dict[str, Any] | None:
+    from ape_gan_tf import training_record
+
+    if values.initial_purifier is None:
+        return None
+    return training_record.read(values.initial_purifier)
 
 
 def _path(text: str | None) -> Path | None:

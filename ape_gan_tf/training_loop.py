@@ -42,11 +42,13 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How to run: of influence on rounding at most, not on what is trained.
+    """How to run, not what is trained.
 
     Attributes:
         checkpoint_every: Steps between checkpoints.
-        xla: Compile the step with XLA, which rounds differently.
+        xla: Compile the step with XLA, which rounds differently, and draws
+            other random numbers inside a step: of those, the random starts
+            of what is crafted in it.
         description: Stands before the progress.
     """
 

@@ -12,14 +12,35 @@ from data.files import read_json, write_json
 NAME = "training.json"
 
 
+def joined(
+    own: dict[str, Any] | None, initial: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The record of a purifier whose training began with another's weights.
+
+    Args:
+        own: Which classifier it was trained with itself; None if by pairs
+            alone.
+        initial: The other's record.
+
+    Returns:
+        Its own, and under `initial` the other's, if that names another
+        classifier.
+    """
+    if own is None:
+        return initial
+    while initial and initial["fingerprint"] == own["fingerprint"]:
+        initial = initial.get("initial")
+    return {**own, "initial": initial} if initial else own
+
+
 def write(folder: Path, trained_with: dict[str, Any]) -> None:
     """Writes `training.json` beside a purifier.
 
     Args:
         folder: Where `purifier.keras` is.
-        trained_with: The frozen classifier's `name` and `fingerprint` and
-            the `adversary`. Of one trained on pairs alone there is nothing
-            to write.
+        trained_with: The frozen classifier's `name` and `fingerprint`, the
+            `adversary` and perhaps `initial`, see `joined`. Of one trained on
+            pairs alone there is nothing to write.
     """
     write_json(folder / NAME, {"trained_with": trained_with})
 
@@ -57,7 +78,9 @@ def notes(
     fingerprint = trained_with["fingerprint"]
     is_same = fingerprint == measured.fingerprint
     which = "the one measured here" if is_same else "not the one measured here"
-    return {
+    said = {
         "trained with": f"{trained_with['name']} ({fingerprint}), {which}; "
         f"adversary {trained_with['adversary']}"
     }
+    earlier = notes(trained_with.get("initial"), measured)
+    return said | {f"{name}, earlier": text for name, text in earlier.items()}

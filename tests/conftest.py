@@ -31,6 +31,30 @@ def pytest_configure(config: pytest.Config) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
 
+# Minutes each, of few tests: begun last, one of them would keep one process
+# busy while the other has nothing left to do.
+LONG = (
+    "docs/test_commands.py",
+    "ape_gan_tf/test_pretrained_models.py",
+    "ape_gan_tf/test_kill_and_resume.py",
+    "ape_gan_tf/test_reproduce.py",
+    "ape_gan_tf/test_robustness.py",
+    "docs/test_notebooks.py",
+    "docs/test_integrations.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first."""
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(folder).as_posix()
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The folder of real MNIST, CIFAR-10 and ImageNet files, or a skip."""

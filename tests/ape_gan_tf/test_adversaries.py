@@ -133,6 +133,29 @@ def test_each_image_may_have_a_radius_of_its_own():
     )
 
 
+def test_a_gradient_below_float16s_least_is_followed():
+    clean = tf.fill([2, *SHAPE], 0.5)
+
+    def loss(images):
+        halves = tf.cast(tf.cast(images, tf.float16), tf.float32)
+        return 1e-8 * tf.reduce_sum(halves, [1, 2, 3])
+
+    found = Crafting(steps=2).craft(loss, clean, clean, tf.constant(0.1))
+    np.testing.assert_allclose(found, clean + 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_where_the_gradient_is_not_finite_nothing_moves(norm, value):
+    clean = tf.fill([2, *SHAPE], 0.5)
+    gradient = np.ones((2, *SHAPE), np.float32)
+    gradient[1] = value
+    crafting = Crafting(norm=norm, steps=1)
+    found = crafting.move(clean, tf.constant(gradient), clean, tf.constant(0.1))
+    assert lengths(found, clean, norm)[0] == pytest.approx(0.1)
+    np.testing.assert_array_equal(found[1], clean[1])
+
+
 def test_images_never_leave_the_ball_or_the_box(images):
     clean, stored = images
     for norm in ("linf", "l2"):
@@ -176,6 +199,15 @@ def test_each_adversary_makes_its_own_rows():
     # halves, lighter images are nearer, so that the content adversary darkens.
     for row, value in enumerate([0.55, 0.4, 0.6, 0.4]):
         np.testing.assert_allclose(found[row], value, atol=1e-6)
+
+
+def test_the_ball_of_what_is_crafted_grows_over_the_warm_up():
+    labels = tf.constant([0], tf.int64)
+    for kind in ("online", "white_box", "content"):
+        makes = adversary({kind: slice(0, 1)}, warmup=1.0)
+        found = makes(batch_of(1), labels)
+        # Of 10 steps this is the sixth.
+        np.testing.assert_allclose(tf.abs(found - 0.5), 0.06, atol=1e-6)
 
 
 def test_the_free_ones_begin_at_their_starts_and_are_moved_later():

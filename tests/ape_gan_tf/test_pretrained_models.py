@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -35,6 +36,7 @@ def images_of(count, shape=(28, 28, 1), seed=0):
     return generator.random((count, *shape), dtype=np.float32)
 
 
+@functools.cache
 def plain_keras(name):
     """The network, built and filled without anything of `ape_gan_tf`."""
     record = json.loads((FOLDER / f"{name}.json").read_text())
@@ -166,7 +168,8 @@ def test_an_unknown_name_lists_those_known():
 
 
 def percent_wrong(model, images, labels):
-    wrong = model.predict(images, verbose=0).argmax(-1) != labels
+    logits = model.predict(images, batch_size=250, verbose=0)
+    wrong = logits.argmax(-1) != labels
     return 100.0 * wrong.mean()
 
 
@@ -227,6 +230,9 @@ def test_a_network_errs_about_as_often_as_its_card_says(name, labelled_images):
 def test_the_clean_error_of_a_card_is_that_of_all_test_images(
     name, labelled_images
 ):
+    network = read_record(FOLDER / f"{name}.json").network["name"]
+    if network == "densenet40" and not os.environ.get("APE_GAN_TF_WHOLE"):
+        pytest.skip("minutes of two cores: APE_GAN_TF_WHOLE is not set")
     row = clean_row(name)
     images, labels = labelled_images(row.dataset)
     stated = row.target_error
@@ -373,6 +379,9 @@ def test_evaluate_takes_pretrained_names(command, tmp_path, capsys):
         "--dataset=digits",
         "--limit=16",
         "--epsilons=0.3",
+        "--attacks=fgsm",
+        "--threat_models=oblivious",
+        "--nocurve",
         f"--workdir={tmp_path}",
     ]
     assert command("evaluate", *words) == 0

@@ -299,6 +299,32 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"adversary_epsilon": 2.0}, "adversary_epsilon must be .* got 2.0"),
         ({"adversary_norm": "l0"}, "adversary_norm must be one of l2, linf"),
         ({"clean_fraction": 1.5}, "clean_fraction must be .* got 1.5"),
+        ({"clean_fraction": 0.005}, "clean_fraction must be 0, or .* of 64"),
+        (
+            {"content_weight": 0.0, "adversarial_weight": 0.0},
+            "content_weight, adversarial_weight, .* must be above 0",
+        ),
+        (
+            {"adversary": "white_box", "adversary_method": "free"},
+            "classification_weight must be above 0 where .* free, got 0.0",
+        ),
+        (
+            {
+                "adversary": "white_box",
+                "adversary_method": "free",
+                "classification_weight": 1.0,
+                "generator_steps": 1,
+            },
+            "generator_steps must be at least 2 where .* free, got 1",
+        ),
+        (
+            {
+                "adversary": "content",
+                "adversary_starts": "clean",
+                "training_noise_fraction": 0.5,
+            },
+            "training_noise_fraction must be 0 where .* got 0.5",
+        ),
         ({"classification_weight": -1}, "classification_weight must be"),
         ({"consistency": "mse"}, "consistency must be one of kl, labels"),
         ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
@@ -415,6 +441,81 @@ def test_a_white_box_step_trains_the_generator_and_no_classifier(
     assert classifier.fingerprint == fingerprint
 
 
+def test_free_moves_the_images_up_the_last_steps_gradient(numbered):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        adversary="white_box",
+        adversary_method="free",
+        adversary_step_size=0.1,
+        adversary_starts="clean",
+        classification_weight=2.0,
+        clean_fraction=0.0,
+        adversarial_weight=0.0,
+        generator_steps=2,
+        # So that both steps see the same weights.
+        learning_rate=0.0,
+    )
+    clean, labels = numbered["images"], numbered["labels"]
+
+    def losses_of(images):
+        purified = trainer.generator(images, training=True)
+        wrong = losses.classification_loss(classifier(purified), labels)
+        return wrong, 0.7 * losses.mse(clean, purified) + 2.0 * wrong
+
+    with tf.GradientTape() as tape:
+        tape.watch(clean)
+        loss = losses_of(clean)[1]
+    direction = tf.sign(tape.gradient(loss, clean))
+    moved = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
+    expected = float(losses_of(moved)[0])
+    found = named_losses(trainer, numbered)["classification_loss"]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert expected > 1.01 * float(losses_of(clean)[0])
+
+
+def test_crafting_sees_batch_normalisation_as_it_is_used_later(numbered):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        adversary="white_box",
+        adversary_steps=1,
+        adversary_step_size=0.1,
+        adversary_starts="clean",
+        classification_weight=1.0,
+    )
+    clean, labels = numbered["images"], numbered["labels"]
+    before = trainer.generator.get_weights()
+    found = trainer._adversary(numbered, labels)
+    for old, new in zip(before, trainer.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    with tf.GradientTape() as tape:
+        tape.watch(clean)
+        purified = trainer.generator(clean, training=False)
+        loss = losses.classification_loss(classifier(purified), labels)
+    direction = tf.sign(tape.gradient(loss, clean))
+    expected = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_with_kl_nothing_is_read_off_the_labels(numbered):
+    classifier = make_classifier()
+    trainer = make_hardened(
+        classifier,
+        adversary="white_box",
+        adversary_steps=1,
+        adversary_starts="clean",
+        classification_weight=1.0,
+        consistency="kl",
+    )
+    own = tf.argmax(classifier(numbered["images"]), -1)
+    expected = trainer._adversary(numbered, own)
+    unlabelled = {k: v for k, v in numbered.items() if k != "labels"}
+    found = trainer._adversary(unlabelled, trainer._labels(unlabelled))
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(trainer.train_step(unlabelled)).all()
+
+
 def test_what_is_crafted_is_worse_for_purifier_and_classifier(numbered):
     classifier = make_classifier()
     trainer = make_hardened(
@@ -476,6 +577,35 @@ def test_training_begins_with_a_purifier(tmp_path, make_pairs):
         strict=True,
     ):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_averages_of_batch_normalisation_are_taken_over():
+    first = PurifierConfig(seed=7).build_generator(SHAPE)
+    weights = [weight + 0.5 for weight in first.get_weights()]
+    first.set_weights(weights)
+    trainer = PurifierTrainer(
+        PurifierConfig(), SHAPE, 10, None, models.Purifier.from_keras(first)
+    )
+    for mine, theirs in zip(
+        trainer.generator.get_weights(), weights, strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        ({"output": "tanh"}, "'tanh', 'to_symmetric', 'to_unit'.*'sigmoid'"),
+        ({"decoder_activation": "relu"}, "'decoder_1_relu'.*'decoder_1_leaky"),
+    ],
+)
+def test_a_purifier_of_other_activations_is_refused(config, layers):
+    other = PurifierConfig().build_generator(SHAPE)
+    initial = models.Purifier.from_keras(other)
+    with pytest.raises(
+        ValueError, match=f"initial_purifier must be .*{layers}"
+    ):
+        PurifierTrainer(PurifierConfig(**config), SHAPE, 10, None, initial)
 
 
 def test_a_purifier_of_another_network_is_refused():

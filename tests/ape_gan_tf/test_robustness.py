@@ -1,6 +1,7 @@
 """Who knows the purifier is measured, and false defences are found out."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ PURIFIERS = {
 }
 
 
+@functools.cache
 def make_classifier(function=linear, name="linear"):
     return models.Classifier.from_callable(
         function, image_shape=SHAPE, num_classes=10, fingerprint=name
@@ -70,11 +72,16 @@ def dataset():
     )
 
 
+@functools.cache
+def make_purifier(name):
+    return models.Purifier.from_callable(
+        PURIFIERS[name], image_shape=SHAPE, fingerprint=name
+    )
+
+
 def make_subject(dataset, purifier="shrinks", **changes):
     if purifier is not None:
-        purifier = models.Purifier.from_callable(
-            PURIFIERS[purifier], image_shape=SHAPE, fingerprint=purifier
-        )
+        purifier = make_purifier(purifier)
     return Subject(
         dataset=dataset,
         split="test",

@@ -94,6 +94,60 @@ def test_pairs_alone_leave_nothing_to_tell(tmp_path, tiny_run):
     assert found == TRAINED_WITH
 
 
+def test_a_record_remembers_the_classifiers_of_the_weights_it_began_with(
+    tiny_run,
+):
+    joined = training_record.joined
+    other = {**TRAINED_WITH, "name": "B", "fingerprint": "e" * 64}
+    assert joined(None, None) is None
+    assert joined(TRAINED_WITH, None) == TRAINED_WITH
+    # Trained on pairs alone afterwards, it still has seen that classifier.
+    assert joined(None, TRAINED_WITH) == TRAINED_WITH
+    assert joined(TRAINED_WITH, dict(TRAINED_WITH)) == TRAINED_WITH
+    both = joined(TRAINED_WITH, other)
+    assert both == {**TRAINED_WITH, "initial": other}
+    assert joined({**TRAINED_WITH, "adversary": "online"}, both) == {
+        **both,
+        "adversary": "online",
+    }
+    classifier = models.Classifier.load(tiny_run.workdir / "classifier")
+    said = training_record.notes(both, classifier)
+    assert list(said) == ["trained with", "trained with, earlier"]
+    assert said["trained with, earlier"].startswith(f"B ({'e' * 64}), not")
+
+
+def test_a_purifier_that_goes_on_from_a_hardened_one_says_so(
+    hardened, tiny_run, tmp_path, command, capsys
+):
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--adversarial_set={tiny_run.workdir / 'adversarial' / 'train'}",
+        f"--initial_purifier={hardened / 'purifier.keras'}",
+        "--adversarial_weight=0",
+        "--generator_steps=1",
+        "--epochs=1",
+        "--batch_size=16",
+        "--limit=64",
+        "--eval_limit=16",
+        "--epsilons=0.2",
+    ]
+    # Found before a step is made, not when the training begins.
+    other = tmp_path / "other"
+    assert command("train", f"--workdir={other}", *words) == 1
+    assert "initial_purifier must be" in capsys.readouterr().err
+    assert not (other / "checkpoints").exists()
+    network = [
+        "--generator=purifier_resnet",
+        "--generator_width=4",
+        "--generator_depth=1",
+    ]
+    workdir = tmp_path / "run"
+    assert command("train", f"--workdir={workdir}", *words, *network) == 0
+    again = training_record.read(str(workdir / "purifier.keras"))
+    assert again == training_record.read(str(hardened / "purifier.keras"))
+    assert "the one measured here" in (workdir / "report.md").read_text()
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(ValueError, match="training.json must say trained_wi"):

@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,8 @@ COMMANDS = [
     for words in block.words
 ]
 GUIDE = ROOT / "docs" / "your_own_classifier.md"
+# So many at the beginning of a document may be those of another one.
+SHARED_COMMANDS = 2
 SAVED = {block.file for block in BLOCKS}
 
 
@@ -170,6 +173,12 @@ def needs_real_data(words):
     )
 
 
+@pytest.fixture(scope="module")
+def folders():
+    """What the same first commands left, typed in another document."""
+    return {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "document",
@@ -177,9 +186,10 @@ def needs_real_data(words):
     ids=lambda path: path.stem,
 )
 def test_the_commands_of_a_document_run(
-    document, tmp_path, monkeypatch, capsys
+    document, tmp_path, tmp_path_factory, folders, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    typed = ()
     for block in blocks(document):
         if block.file:
             Path(block.file).write_text("\n".join(block.lines))
@@ -196,9 +206,17 @@ def test_the_commands_of_a_document_run(
                 "tensorflow_serving",
                 reason="tensorflow-serving-api is not installed",
             )
-        if is_ours(words):
+        typed += (tuple(words),)
+        if typed in folders:
+            shutil.copytree(folders[typed], tmp_path, dirs_exist_ok=True)
+        elif is_ours(words):
             code = run_ours(words)
             assert code == 0, capsys.readouterr().err
+            if len(typed) <= SHARED_COMMANDS:
+                kept = tmp_path_factory.mktemp("typed")
+                folders[typed] = shutil.copytree(
+                    tmp_path, kept, dirs_exist_ok=True
+                )
         else:
             subprocess.run(words, check=True, timeout=300)
     if document == GUIDE:
