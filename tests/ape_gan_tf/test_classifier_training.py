@@ -96,13 +96,17 @@ def scans():
     return {"images": tf.constant(images), "labels": tf.range(4, dtype="int64")}
 
 
-def make_densenet_trainer(**config):
+def make_scans_trainer(classifier, **config):
     return ClassifierTrainer(
-        ClassifierConfig(classifier="densenet40", **config),
+        ClassifierConfig(classifier=classifier, **config),
         (8, 8, 1),
         10,
         total_steps=6,
     )
+
+
+def make_densenet_trainer(**config):
+    return make_scans_trainer("densenet40", **config)
 
 
 @pytest.mark.parametrize("xla", [False, True])
@@ -156,7 +160,7 @@ def test_batch_norm_sees_clean_and_adversarial_images_once(scans):
 
 def epsilons_of_two_steps(scans, **keywords):
     """Linf distances of the crafted images before and after a step."""
-    trainer = make_densenet_trainer(adversarial_training=True, **keywords)
+    trainer = make_scans_trainer("A", adversarial_training=True, **keywords)
     found = []
     for _ in range(2):
         adversarial = trainer.craft(scans["images"], scans["labels"])
@@ -184,8 +188,11 @@ def test_without_a_smallest_epsilon_all_have_the_largest(scans):
 
 
 def test_several_steps_are_projected_gradient_descent(scans):
-    trainer = make_densenet_trainer(
-        adversarial_training=True, adversarial_epsilon=0.2, adversarial_steps=3
+    trainer = make_scans_trainer(
+        "A",
+        adversarial_training=True,
+        adversarial_epsilon=0.2,
+        adversarial_steps=3,
     )
     expected, clean = scans["images"], scans["images"].numpy()
     for _ in range(3):
