@@ -1,5 +1,7 @@
 """Tests of the networks of Table 6."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -225,11 +227,17 @@ def test_tanh_is_the_network_of_the_released_code_between_two_scalings():
     np.testing.assert_allclose(model(images, training=False), expected, 1e-6)
 
 
+@functools.cache
+def network_to_read(build, name):
+    """One for the tests that change nothing of it."""
+    return build(name, SMALL[name], seed=3)
+
+
 @pytest.mark.parametrize("build", [models.generator, models.discriminator])
 @pytest.mark.parametrize("name", models.GENERATORS)
 def test_eager_equals_graph_for_any_batch(build, name):
     shape = SMALL[name]
-    model = build(name, shape, seed=3)
+    model = network_to_read(build, name)
     compiled = tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, *shape), tf.float32)],
@@ -245,7 +253,7 @@ def test_eager_equals_graph_for_any_batch(build, name):
 @pytest.mark.parametrize("name", models.GENERATORS)
 def test_an_image_does_not_depend_on_its_batch(build, name):
     shape = SMALL[name]
-    model = build(name, shape, seed=3)
+    model = network_to_read(build, name)
     images = random_images(shape, 4)
     together = model(images, training=False)
     alone = model(images[2:3], training=False)

@@ -1,5 +1,7 @@
 """Tests of all target classifiers, and of the layers of Table 5."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -101,9 +103,15 @@ def test_target_ends_in_logits(name):
     assert last.units == 7
 
 
+@functools.cache
+def network_to_read(name):
+    """One for the tests that change nothing of it."""
+    return models.target(name, SHAPES[name], 10, seed=0)
+
+
 @pytest.mark.parametrize("name", models.TARGETS)
 def test_eager_equals_graph_for_any_batch(name):
-    model = models.target(name, SHAPES[name], 10, seed=0)
+    model = network_to_read(name)
     compiled = tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, *SHAPES[name]), tf.float32)],
@@ -117,7 +125,7 @@ def test_eager_equals_graph_for_any_batch(name):
 
 @pytest.mark.parametrize("name", models.TARGETS)
 def test_an_image_does_not_depend_on_its_batch(name):
-    model = models.target(name, SHAPES[name], 10, seed=0)
+    model = network_to_read(name)
     images = random_images(SHAPES[name])
     np.testing.assert_allclose(
         model(images, training=False)[1:2],
@@ -183,7 +191,7 @@ def test_a_keras_file_of_a_normalised_network_is_the_same(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["densenet40", "resnet18"])
 def test_gradient_is_the_slope_of_the_logits(name):
-    model = models.target(name, SHAPES[name], 10, seed=0)
+    model = network_to_read(name)
     classifier = models.Classifier.from_keras(model)
     images = tf.constant(random_images(SHAPES[name], 1))
     with tf.GradientTape() as tape:
