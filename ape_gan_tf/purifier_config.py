@@ -196,13 +196,13 @@ class PurifierConfig:
                 "adversary must have white_box where adversary_method is "
                 f"free, got {self.adversary!r}"
             )
-        # Else the gradient that moves the images knows no classifier,
+        # Else the gradient that moves the images knows no classifier.
         if not self.classification_weight:
             raise ValueError(
                 "classification_weight must be above 0 where adversary_method "
                 f"is free, got {self.classification_weight}"
             )
-        # or no step is left that would see them moved.
+        # With one step, none is left that would see them moved.
         if self.generator_steps < 2:
             raise ValueError(
                 "generator_steps must be at least 2 where adversary_method is "

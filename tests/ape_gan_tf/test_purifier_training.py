@@ -13,8 +13,13 @@ from ape_gan_tf.loss_history import read_losses
 from ape_gan_tf.purifier_config import PurifierConfig
 from ape_gan_tf.purifier_training import PurifierTrainer, train_purifier
 from ape_gan_tf.training_loop import LoopSettings
-
-SHAPE = (8, 8, 1)
+from tests.ape_gan_tf.purifier_steps import (
+    SHAPE,
+    has_changed,
+    make_batch,
+    named_losses,
+    weights_of,
+)
 
 
 def make_trainer(**config):
@@ -23,23 +28,7 @@ def make_trainer(**config):
 
 @pytest.fixture(scope="module")
 def batch():
-    generator = np.random.default_rng(0)
-    clean = generator.random((16, *SHAPE), dtype=np.float32)
-    noise = generator.uniform(-0.3, 0.3, clean.shape).astype(np.float32)
-    return {
-        "images": tf.constant(clean),
-        "adversarial": tf.constant(np.clip(clean + noise, 0.0, 1.0)),
-    }
-
-
-def weights_of(model):
-    return [np.array(variable) for variable in model.trainable_variables]
-
-
-def has_changed(before, after):
-    return [
-        bool((old != new).any()) for old, new in zip(before, after, strict=True)
-    ]
+    return make_batch()
 
 
 def losses_now(trainer, batch):
@@ -335,42 +324,6 @@ def test_a_configuration_is_checked(config, message):
         PurifierConfig(**config)
 
 
-# Adversaries in the step, and the frozen classifier
-
-
-def make_classifier(seed=0):
-    network = keras.Sequential(
-        [
-            keras.Input(SHAPE),
-            keras.layers.Flatten(),
-            keras.layers.Dense(
-                10, kernel_initializer=keras.initializers.GlorotUniform(seed)
-            ),
-        ]
-    )
-    return models.Classifier.from_keras(network)
-
-
-@pytest.fixture(scope="module")
-def numbered(batch):
-    labels = tf.constant(np.arange(16) % 10, tf.int64)
-    return {**batch, "labels": labels, "step": tf.constant(0, tf.int64)}
-
-
-def make_hardened(classifier=None, **config):
-    return PurifierTrainer(
-        PurifierConfig(batch_size=16, **config),
-        SHAPE,
-        total_steps=10,
-        classifier=classifier or make_classifier(),
-    )
-
-
-def named_losses(trainer, batch):
-    found = trainer.train_step(batch)
-    return dict(zip(trainer.loss_names, map(float, found), strict=True))
-
-
 def test_without_an_adversarial_loss_there_is_no_discriminator(batch):
     trainer = make_trainer(adversarial_weight=0.0, generator_steps=1)
     assert trainer.discriminator is None
@@ -380,185 +333,6 @@ def test_without_an_adversarial_loss_there_is_no_discriminator(batch):
         0.7 * found["content_loss"], rel=1e-6
     )
     assert set(trainer.trackables()) == {"generator", "g_optimizer"}
-
-
-@pytest.mark.parametrize("consistency", ["labels", "kl"])
-def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
-    numbered, consistency
-):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        classification_weight=2.0,
-        clean_fraction=0.5,
-        consistency=consistency,
-        adversarial_weight=0.0,
-        generator_steps=1,
-        learning_rate=0.0,
-    )
-    clean, adversarial = numbered["images"], numbered["adversarial"]
-    before = tf.concat([adversarial, clean[:8]], 0)
-    after = tf.concat([clean, clean[:8]], 0)
-    purified = trainer.generator(before, training=True)
-    if consistency == "labels":
-        labels = tf.concat([numbered["labels"], numbered["labels"][:8]], 0)
-        wanted = tf.one_hot(labels, 10)
-        expected = keras.losses.categorical_crossentropy(
-            wanted, classifier(purified), from_logits=True
-        )
-    else:
-        expected = keras.losses.kl_divergence(
-            tf.nn.softmax(classifier(after)),
-            tf.nn.softmax(classifier(purified)),
-        )
-    found = named_losses(trainer, numbered)
-    wrong = float(tf.reduce_mean(expected))
-    content = float(losses.mse(after, purified))
-    assert found["classification_loss"] == pytest.approx(wrong, rel=1e-4)
-    assert found["content_loss"] == pytest.approx(content, rel=1e-5)
-    assert found["generator_loss"] == pytest.approx(
-        0.7 * content + 2.0 * wrong, rel=1e-4
-    )
-
-
-@pytest.mark.parametrize("method", ["pgd", "free"])
-def test_a_white_box_step_trains_the_generator_and_no_classifier(
-    numbered, method
-):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        adversary="white_box:3,stored:1",
-        adversary_method=method,
-        adversary_steps=2,
-        classification_weight=1.0,
-    )
-    fingerprint = classifier.fingerprint
-    before = weights_of(trainer.generator)
-    found = tf.function(trainer.train_step)(numbered)
-    assert np.isfinite(found).all()
-    assert any(has_changed(before, weights_of(trainer.generator)))
-    assert classifier.fingerprint == fingerprint
-
-
-def test_free_moves_the_images_up_the_last_steps_gradient(numbered):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        adversary="white_box",
-        adversary_method="free",
-        adversary_step_size=0.1,
-        adversary_starts="clean",
-        classification_weight=2.0,
-        clean_fraction=0.0,
-        adversarial_weight=0.0,
-        generator_steps=2,
-        # So that both steps see the same weights.
-        learning_rate=0.0,
-    )
-    clean, labels = numbered["images"], numbered["labels"]
-
-    def losses_of(images):
-        purified = trainer.generator(images, training=True)
-        wrong = losses.classification_loss(classifier(purified), labels)
-        return wrong, 0.7 * losses.mse(clean, purified) + 2.0 * wrong
-
-    with tf.GradientTape() as tape:
-        tape.watch(clean)
-        loss = losses_of(clean)[1]
-    direction = tf.sign(tape.gradient(loss, clean))
-    moved = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
-    expected = float(losses_of(moved)[0])
-    found = named_losses(trainer, numbered)["classification_loss"]
-    assert found == pytest.approx(expected, rel=1e-3)
-    assert expected > 1.01 * float(losses_of(clean)[0])
-
-
-def test_crafting_sees_batch_normalisation_as_it_is_used_later(numbered):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        adversary="white_box",
-        adversary_steps=1,
-        adversary_step_size=0.1,
-        adversary_starts="clean",
-        classification_weight=1.0,
-    )
-    clean, labels = numbered["images"], numbered["labels"]
-    before = trainer.generator.get_weights()
-    found = trainer._adversary(numbered, labels)
-    for old, new in zip(before, trainer.generator.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
-    with tf.GradientTape() as tape:
-        tape.watch(clean)
-        purified = trainer.generator(clean, training=False)
-        loss = losses.classification_loss(classifier(purified), labels)
-    direction = tf.sign(tape.gradient(loss, clean))
-    expected = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_with_kl_nothing_is_read_off_the_labels(numbered):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        adversary="white_box",
-        adversary_steps=1,
-        adversary_starts="clean",
-        classification_weight=1.0,
-        consistency="kl",
-    )
-    own = tf.argmax(classifier(numbered["images"]), -1)
-    expected = trainer._adversary(numbered, own)
-    unlabelled = {k: v for k, v in numbered.items() if k != "labels"}
-    found = trainer._adversary(unlabelled, trainer._labels(unlabelled))
-    np.testing.assert_array_equal(found, expected)
-    assert np.isfinite(trainer.train_step(unlabelled)).all()
-
-
-def test_what_is_crafted_is_worse_for_purifier_and_classifier(numbered):
-    classifier = make_classifier()
-    trainer = make_hardened(
-        classifier,
-        adversary="white_box",
-        adversary_starts="clean",
-        classification_weight=1.0,
-    )
-    clean, labels = numbered["images"], numbered["labels"]
-    crafted = trainer._adversary(numbered, labels)
-    assert float(tf.reduce_max(tf.abs(crafted - clean))) <= 0.3 + 1e-6
-
-    def loss(images):
-        purified = trainer.generator(images, training=False)
-        return losses.classification_loss(classifier(purified), labels)
-
-    assert loss(crafted) > loss(clean)
-
-
-def test_the_purifier_is_the_moving_average(numbered):
-    trainer = make_hardened(
-        adversary="white_box",
-        adversary_steps=1,
-        classification_weight=1.0,
-        ema_decay=0.99,
-        generator_steps=1,
-        learning_rate=1e-2,
-    )
-    expected = trainer.generator.get_weights()
-    for count in (1, 2, 3):
-        trainer.train_step(numbered)
-        decay = (1 + count) / (10 + count)
-        expected = [
-            decay * old + (1 - decay) * new
-            for old, new in zip(
-                expected, trainer.generator.get_weights(), strict=True
-            )
-        ]
-    found = trainer.purifier().keras_model.get_weights()
-    for mine, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
-    # Those of batch normalisation too, which no optimizer moves.
-    assert len(found) == len(trainer.generator.weights)
 
 
 def test_training_begins_with_a_purifier(tmp_path, make_pairs):
@@ -615,77 +389,6 @@ def test_a_purifier_of_another_network_is_refused():
         ValueError, match="initial_purifier must be .* of ape_gan_m, with"
     ):
         PurifierTrainer(PurifierConfig(), SHAPE, 10, None, initial)
-
-
-def hardened_config(**changes):
-    return PurifierConfig(
-        batch_size=16,
-        epochs=3,
-        adversary="white_box:2,content:1,stored:1",
-        adversary_steps=1,
-        adversary_warmup=0.5,
-        adversary_starts="clean,random",
-        classification_weight=1.0,
-        ema_decay=0.9,
-        adversarial_weight=0.0,
-        generator_steps=1,
-        learning_rate=1e-2,
-        **changes,
-    )
-
-
-class _Stop(Exception):
-    """Ends a training on the way."""
-
-
-def test_a_white_box_training_resumes_as_if_undisturbed(tmp_path, make_pairs):
-    pairs, classifier = make_pairs(tmp_path / "pairs"), make_classifier()
-
-    def train(folder, on_checkpoint=None):
-        return train_purifier(
-            hardened_config(),
-            pairs,
-            tmp_path / folder,
-            LoopSettings(checkpoint_every=5),
-            classifier=classifier,
-            on_checkpoint=on_checkpoint,
-        )
-
-    def stop(step, purifier):
-        raise _Stop
-
-    whole = train("whole")
-    with pytest.raises(_Stop):
-        train("stopped", stop)
-    assert tf.train.latest_checkpoint(tmp_path / "stopped").endswith("-5")
-    resumed = train("stopped")
-    for mine, theirs in zip(
-        resumed.keras_model.get_weights(),
-        whole.keras_model.get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
-
-
-def test_another_classifier_in_the_same_place_is_refused(tmp_path, make_pairs):
-    pairs = make_pairs(tmp_path / "pairs")
-    claimed = {"directory": tmp_path / "c", "settings": LoopSettings()}
-    config = hardened_config()
-    train_purifier(config, pairs, classifier=make_classifier(), **claimed)
-    with pytest.raises(ValueError, match="trained_with.fingerprint was"):
-        train_purifier(config, pairs, classifier=make_classifier(1), **claimed)
-
-
-def test_a_classifier_that_is_needed_must_be_given_and_fit():
-    config = PurifierConfig(adversary="white_box")
-    with pytest.raises(
-        ValueError, match="classifier must be given where adversary is 'white_"
-    ):
-        PurifierTrainer(config, SHAPE, 10)
-    with pytest.raises(
-        ValueError, match=r"classifier must be for images of shape \(8, 8, 3\)"
-    ):
-        PurifierTrainer(config, (8, 8, 3), 10, make_classifier())
 
 
 # The tiny run
