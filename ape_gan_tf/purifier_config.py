@@ -32,9 +32,11 @@ class PurifierConfig:
 
     Attributes:
         generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6), or
-            `purifier_resnet`, a residual one at full resolution.
+            `purifier_resnet`, a residual one.
         generator_width: Channels of `purifier_resnet`; None is its default.
         generator_depth: Residual blocks of it; None is its default.
+        generator_stride: They work at the resolution divided by this; None is
+            full resolution.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -97,6 +99,7 @@ class PurifierConfig:
     generator: str = "ape_gan_m"
     generator_width: int | None = None
     generator_depth: int | None = None
+    generator_stride: int | None = None
     epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -287,6 +290,7 @@ class PurifierConfig:
             batch_norm_momentum=self.batch_norm_momentum,
             width=self.generator_width,
             depth=self.generator_depth,
+            stride=self.generator_stride,
             seed=2 * self.seed,
         )
 

@@ -89,14 +89,18 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         "generator",
         "ape_gan_m",
         GENERATORS,
-        "Networks of Table 6, or a residual one at full resolution.",
+        "Networks of Table 6, or a residual one of any capacity.",
         flag_values=values,
     )
-    for name, what in (("width", "Channels"), ("depth", "Residual blocks")):
+    for name, what in (
+        ("width", "Channels of purifier_resnet."),
+        ("depth", "Residual blocks of purifier_resnet."),
+        ("stride", "Its blocks are at the resolution divided by this."),
+    ):
         flags.DEFINE_integer(
             f"generator_{name}",
             None,
-            f"{what} of purifier_resnet.",
+            what,
             1,
             flag_values=values,
         )

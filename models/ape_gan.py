@@ -48,6 +48,7 @@ def generator(
     batch_norm_momentum: float = 0.99,
     width: int | None = None,
     depth: int | None = None,
+    stride: int | None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the purifier G of Table 6, an image-to-image network.
@@ -70,7 +71,7 @@ def generator(
         name: One of `GENERATORS`.
         image_shape: Height, width and channels. Height and width must be
             multiples of the total stride: 4, or 8 for `ape_gan_i`, which
-            the paper uses at 256x256.
+            the paper uses at 256x256; `stride` for `purifier_resnet`.
         kernel_size: Side of all kernels; the released code has 5.
         decoder_activation: "leaky_relu", or "relu" as in the released code.
         output: "sigmoid", or "tanh" as in the released code, whose images
@@ -79,6 +80,8 @@ def generator(
         width: Channels of `purifier_resnet`, by default 32; those of Table 6
             are fixed.
         depth: Residual blocks of `purifier_resnet`, by default 4.
+        stride: Its blocks work at the resolution divided by this, by default
+            at full resolution, 1.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -93,7 +96,7 @@ def generator(
     checks.check_one_of(output, OUTPUTS, "output")
     _check_layers(kernel_size, batch_norm_momentum)
     image_shape = shapes.check_image_shape(image_shape)
-    _check_capacity(name, image_shape, width, depth)
+    capacity = _checked_capacity(name, image_shape, width, depth, stride)
 
     inputs = features = keras.Input(image_shape, name="images")
     if output == "tanh":
@@ -102,8 +105,7 @@ def generator(
         features = purifier_resnet.purifier_resnet(
             features,
             _initializers(seed),
-            width=purifier_resnet.DEFAULT_WIDTH if width is None else width,
-            depth=purifier_resnet.DEFAULT_DEPTH if depth is None else depth,
+            **capacity,
             kernel_size=kernel_size,
             batch_norm_momentum=batch_norm_momentum,
         )
@@ -267,18 +269,27 @@ def _check_layers(kernel_size, batch_norm_momentum):
     checks.check_in_range(batch_norm_momentum, 0, 1, "batch_norm_momentum")
 
 
-def _check_capacity(name, image_shape, width, depth):
-    """Refuses what does not go with the network."""
-    if name == "purifier_resnet":
-        return
+def _checked_capacity(name, image_shape, width, depth, stride):
+    """The residual purifier's; for another network none may be given."""
+    given = {"width": width, "depth": depth, "stride": stride}
     height, columns, _ = image_shape
+    if name == "purifier_resnet":
+        capacity = {
+            argument: purifier_resnet.DEFAULTS[argument]
+            if value is None
+            else checks.check_positive_integer(value, argument)
+            for argument, value in given.items()
+        }
+        _check_multiple(name, height, columns, capacity["stride"])
+        return capacity
     _check_multiple(name, height, columns, 2 ** len(_ENCODERS[name]))
-    for argument, value in (("width", width), ("depth", depth)):
+    for argument, value in given.items():
         if value is not None:
             raise ValueError(
                 f"{argument} must be None for {name}, whose layers are those "
                 f"of Table 6, got {value!r}: purifier_resnet has a {argument}"
             )
+    return {}
 
 
 def _check_multiple(name, height, width, stride):

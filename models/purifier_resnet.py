@@ -1,12 +1,10 @@
-"""A residual purifier at full resolution, of any width and depth."""
+"""A residual purifier of any width and depth, at full resolution or less."""
 
 import functools
 
 import keras
 
-from data import checks
-
-DEFAULT_WIDTH, DEFAULT_DEPTH = 32, 4
+DEFAULTS = {"width": 32, "depth": 4, "stride": 1}
 
 
 def purifier_resnet(
@@ -15,33 +13,43 @@ def purifier_resnet(
     *,
     width: int,
     depth: int,
+    stride: int,
     kernel_size: int,
     batch_norm_momentum: float,
 ):
     """Returns what the output's activation is given, for a batch of images.
 
-    No layer has a stride, so that nothing of an image has to go through a
-    narrow place, and any image size fits: a convolution, `depth` residual
-    blocks and a convolution to the image's channels. A block is batch
-    normalisation, leaky ReLU (slope 0.2) and convolution, twice, added to
-    what it was given (He et al. 2016, pre-activation); the last convolution
-    has batch normalisation and leaky ReLU before it. Not of the paper.
+    A convolution, `depth` residual blocks and a convolution to the image's
+    channels. A block is batch normalisation, leaky ReLU (slope 0.2) and
+    convolution, twice, added to what it was given (He et al. 2016,
+    pre-activation); the last convolution has batch normalisation and leaky
+    ReLU before it. Not of the paper.
+
+    With a stride of 1 nothing of an image has to go through a narrow place,
+    and any image size fits. With a larger one the first convolution has it,
+    and the last is a deconvolution that undoes it: the blocks cost its square
+    less and see its multiple further.
 
     Args:
-        images: A Keras tensor `[B, H, W, C]`.
+        images: A Keras tensor `[B, H, W, C]`, its sides multiples of `stride`.
         initializers: Yields one for each convolution.
         width: Channels of all layers but the last.
         depth: Residual blocks.
-        kernel_size: Side of all kernels.
+        stride: Of the first and the last layer.
+        kernel_size: Side of all kernels, but for those of a layer with a
+            stride, which are at least twice that: then every pixel of a
+            deconvolution's is made of equally many.
         batch_norm_momentum: Of the moving averages.
     """
-    checks.check_positive_integer(width, "width")
-    checks.check_positive_integer(depth, "depth")
 
-    def convolution(filters, name, use_bias=False):
-        return keras.layers.Conv2D(
+    def convolution(
+        filters, name, kind=keras.layers.Conv2D, strides=1, use_bias=False
+    ):
+        smallest = 2 * strides if strides > 1 else 1
+        return kind(
             filters,
-            kernel_size,
+            max(kernel_size, smallest),
+            strides=strides,
             padding="same",
             use_bias=use_bias,
             kernel_initializer=next(initializers),
@@ -49,7 +57,7 @@ def purifier_resnet(
         )
 
     activated = functools.partial(_activated, momentum=batch_norm_momentum)
-    features = convolution(width, "first")(images)
+    features = convolution(width, "first", strides=stride)(images)
     for block in range(1, depth + 1):
         branch = features
         for half in (1, 2):
@@ -58,7 +66,9 @@ def purifier_resnet(
             branch = convolution(width, name)(branch)
         features = keras.layers.Add(name=f"block_{block}")([features, branch])
     features = activated(features, "last")
-    return convolution(images.shape[-1], "last", use_bias=True)(features)
+    back = keras.layers.Conv2DTranspose if stride > 1 else keras.layers.Conv2D
+    channels = images.shape[-1]
+    return convolution(channels, "last", back, stride, use_bias=True)(features)
 
 
 def _activated(features, name, momentum):

@@ -154,13 +154,27 @@ def test_decoder_activation_leaves_the_encoder_alone():
             {},
             9 * 32 + 8 * (9 * 32 * 32 + 4 * 32) + 4 * 32 + (9 * 32 + 1),
         ),
+        # The first and the last layer have kernels of twice their stride.
+        (
+            {"width": 4, "depth": 1, "stride": 3},
+            36 * 4 + 2 * (9 * 4 * 4 + 4 * 4) + 4 * 4 + (36 * 4 + 1),
+        ),
     ],
 )
-def test_a_residual_purifier_has_the_width_and_depth_asked_for(
-    arguments, count
-):
-    model = models.generator("purifier_resnet", (9, 7, 1), **arguments)
+def test_a_residual_purifier_has_the_capacity_asked_for(arguments, count):
+    model = models.generator("purifier_resnet", (9, 6, 1), **arguments)
     assert model.count_params() == count
+
+
+def test_a_stride_makes_the_blocks_work_on_fewer_pixels():
+    model = models.generator("purifier_resnet", (8, 12, 3), stride=2, width=5)
+    assert model.get_layer("block_1").output.shape == (None, 4, 6, 5)
+    assert model.output_shape == (None, 8, 12, 3)
+
+
+def test_a_stride_must_fit_the_image():
+    with pytest.raises(ValueError, match="multiples of its total stride 2"):
+        models.generator("purifier_resnet", (8, 7, 1), stride=2)
 
 
 def test_a_residual_block_adds_to_what_it_is_given():
@@ -186,6 +200,12 @@ def test_a_residual_block_adds_to_what_it_is_given():
         ),
         ("purifier_resnet", {"width": 0}, "width must be a positive integer"),
         ("purifier_resnet", {"depth": 1.5}, "depth must be a positive integer"),
+        ("purifier_resnet", {"stride": 0}, "stride must be a positive integer"),
+        (
+            "ape_gan_c",
+            {"stride": 1},
+            "stride must be None for ape_gan_c, .*got 1",
+        ),
     ],
 )
 def test_capacity_is_that_of_the_residual_purifier(name, arguments, message):
