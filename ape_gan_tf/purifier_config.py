@@ -37,6 +37,7 @@ class PurifierConfig:
         generator_depth: Residual blocks of it; None is its default.
         generator_stride: They work at the resolution divided by this; None is
             full resolution.
+        generator_skip: Whether it adds the image to what it computes.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -100,6 +101,7 @@ class PurifierConfig:
     generator_width: int | None = None
     generator_depth: int | None = None
     generator_stride: int | None = None
+    generator_skip: bool = False
     epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -291,6 +293,7 @@ class PurifierConfig:
             width=self.generator_width,
             depth=self.generator_depth,
             stride=self.generator_stride,
+            skip=self.generator_skip,
             seed=2 * self.seed,
         )
 

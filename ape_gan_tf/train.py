@@ -104,6 +104,12 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
             1,
             flag_values=values,
         )
+    flags.DEFINE_boolean(
+        "generator_skip",
+        False,
+        "purifier_resnet adds the image to what it computes.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "epochs", 2, "Passes over the pairs.", 1, flag_values=values
     )

@@ -35,6 +35,9 @@ _ACTIVATIONS = {
     "leaky_relu": functools.partial(keras.layers.LeakyReLU, negative_slope=0.2),
     "relu": keras.layers.ReLU,
 }
+# Scale and offset of an image in front of the output's activation: that is
+# the identity then for a grey pixel, and close to it for the others.
+_STRETCHED = {"sigmoid": (4.0, -2.0), "tanh": (1.0, 0.0)}
 _HALVING: dict[str, Any] = {"strides": 2, "padding": "same"}
 
 
@@ -49,6 +52,7 @@ def generator(
     width: int | None = None,
     depth: int | None = None,
     stride: int | None = None,
+    skip: bool = False,
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the purifier G of Table 6, an image-to-image network.
@@ -82,6 +86,8 @@ def generator(
         depth: Residual blocks of `purifier_resnet`, by default 4.
         stride: Its blocks work at the resolution divided by this, by default
             at full resolution, 1.
+        skip: Whether `purifier_resnet` adds the image to what it computes, in
+            front of the output's activation.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -97,6 +103,7 @@ def generator(
     _check_layers(kernel_size, batch_norm_momentum)
     image_shape = shapes.check_image_shape(image_shape)
     capacity = _checked_capacity(name, image_shape, width, depth, stride)
+    _check_skip(name, skip)
 
     inputs = features = keras.Input(image_shape, name="images")
     if output == "tanh":
@@ -106,6 +113,7 @@ def generator(
             features,
             _initializers(seed),
             **capacity,
+            skip=_STRETCHED[output] if skip else None,
             kernel_size=kernel_size,
             batch_norm_momentum=batch_norm_momentum,
         )
@@ -290,6 +298,14 @@ def _checked_capacity(name, image_shape, width, depth, stride):
                 f"of Table 6, got {value!r}: purifier_resnet has a {argument}"
             )
     return {}
+
+
+def _check_skip(name, skip):
+    if skip and name != "purifier_resnet":
+        raise ValueError(
+            f"skip must be False for {name}, whose layers are those of Table "
+            f"6, got {skip!r}: purifier_resnet can have one"
+        )
 
 
 def _check_multiple(name, height, width, stride):

@@ -14,6 +14,7 @@ def purifier_resnet(
     width: int,
     depth: int,
     stride: int,
+    skip: tuple[float, float] | None,
     kernel_size: int,
     batch_norm_momentum: float,
 ):
@@ -30,12 +31,17 @@ def purifier_resnet(
     and the last is a deconvolution that undoes it: the blocks cost its square
     less and see its multiple further.
 
+    With `skip` all that is added to the image, stretched to where the output's
+    activation leaves it about as it is: the network begins near the identity
+    and learns what to change (Zhang et al. 2017).
+
     Args:
         images: A Keras tensor `[B, H, W, C]`, its sides multiples of `stride`.
         initializers: Yields one for each convolution.
         width: Channels of all layers but the last.
         depth: Residual blocks.
         stride: Of the first and the last layer.
+        skip: Scale and offset of the image that is added; None adds none.
         kernel_size: Side of all kernels, but for those of a layer with a
             stride, which are at least twice that: then every pixel of a
             deconvolution's is made of equally many.
@@ -68,7 +74,14 @@ def purifier_resnet(
     features = activated(features, "last")
     back = keras.layers.Conv2DTranspose if stride > 1 else keras.layers.Conv2D
     channels = images.shape[-1]
-    return convolution(channels, "last", back, stride, use_bias=True)(features)
+    change = convolution(channels, "last", back, stride, use_bias=True)(
+        features
+    )
+    if skip is None:
+        return change
+    scale, offset = skip
+    stretched = keras.layers.Rescaling(scale, offset, name="stretched")(images)
+    return keras.layers.Add(name="skip")([stretched, change])
 
 
 def _activated(features, name, momentum):

@@ -208,7 +208,9 @@ def clean_row(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_errs_about_as_often_as_its_card_says(name, labelled_images):
     row = clean_row(name)
-    images, labels = (array[:1000] for array in labelled_images(row.dataset))
+    # DenseNet40 takes a tenth of a second an image.
+    count = 200 if name == "target_densenet40" else 1000
+    images, labels = (array[:count] for array in labelled_images(row.dataset))
     classifier = load_pretrained(row.classifier["name"])
     stated, plain = row.target_error, images
     if row.purifier is not None:
@@ -218,9 +220,9 @@ def test_a_network_errs_about_as_often_as_its_card_says(name, labelled_images):
     wrong = classifier.predict(images).argmax(-1) != labels
     expected = percent_wrong(plain_keras(row.classifier["name"]), plain, labels)
     assert 100.0 * wrong.mean() == pytest.approx(expected)
-    # Four standard deviations of 1,000 images drawn from the 10,000.
-    share = stated / 100.0
-    slack = 400.0 * np.sqrt(0.9 * share * (1.0 - share) / 1000)
+    # Four standard deviations of so many images drawn from the 10,000.
+    share, left_out = stated / 100.0, 1.0 - count / 10_000
+    slack = 400.0 * np.sqrt(left_out * share * (1.0 - share) / count)
     assert abs(expected - stated) < slack
 
 

@@ -172,6 +172,21 @@ def test_a_stride_makes_the_blocks_work_on_fewer_pixels():
     assert model.output_shape == (None, 8, 12, 3)
 
 
+@pytest.mark.parametrize("output", ["sigmoid", "tanh"])
+def test_with_a_skip_nothing_computed_leaves_the_image_about_as_it_is(output):
+    model = models.generator(
+        "purifier_resnet", (8, 8, 3), stride=2, skip=True, output=output
+    )
+    last = model.get_layer("last")
+    last.set_weights([np.zeros_like(each) for each in last.get_weights()])
+    images = random_images((8, 8, 3))
+    purified = model.predict(images, verbose=0)
+    # Both activations have slope 1 in the middle, and pull in the ends.
+    expected = 0.5 + 0.5 * np.tanh(2.0 * images - 1.0)
+    np.testing.assert_allclose(purified, expected, atol=1e-6)
+    assert np.abs(purified - images).max() < 0.13
+
+
 def test_a_stride_must_fit_the_image():
     with pytest.raises(ValueError, match="multiples of its total stride 2"):
         models.generator("purifier_resnet", (8, 7, 1), stride=2)
@@ -206,6 +221,7 @@ def test_a_residual_block_adds_to_what_it_is_given():
             {"stride": 1},
             "stride must be None for ape_gan_c, .*got 1",
         ),
+        ("ape_gan_i", {"skip": True}, "skip must be False for ape_gan_i, "),
     ],
 )
 def test_capacity_is_that_of_the_residual_purifier(name, arguments, message):
