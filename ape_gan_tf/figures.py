@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ape_gan_tf.loss_history import read_losses
 from data.files import written_whole
 
 RIGHT, WRONG = "#1b7837", "#b2182b"
 DOTS_PER_INCH = 150
+# From one image's left edge to the next one's, in widths of an image.
+_PITCH = 1.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +89,19 @@ def image_grid(
         layout="constrained",
     )
     figure.suptitle(title)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, row_axes in zip(rows, axes, strict=True):
-        for column, axis in enumerate(row_axes):
-            _draw_image(axis, row.images[column])
+    # One pair of axes a row: one an image takes Matplotlib seconds to lay out.
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for row, axis in zip(rows, axes, strict=True):
+        for column, image in enumerate(row.images):
+            _draw_image(axis, image, column)
             if row.predictions is not None:
                 _draw_prediction(
                     axis,
                     class_names[row.predictions[column]],
                     bool(row.predictions[column] == labels[column]),
+                    column,
                 )
-        row_axes[0].set_ylabel(
-            row.label, rotation=0, ha="right", va="center", fontsize=9
-        )
+        _finish_row(axis, columns, row.label)
     _save(figure, path)
 
 
@@ -131,26 +134,46 @@ def _factor(largest: float) -> float:
     return max(step for step in steps if step <= room)
 
 
-def _draw_image(axis: Any, image: np.ndarray) -> None:
-    is_grey = image.shape[-1] == 1
+def _draw_image(axis: Any, image: np.ndarray, column: int) -> None:
+    """An image is 1 wide, framed, the next one a little further right."""
+    height, width, channels = image.shape
+    is_grey = channels == 1
+    left = _PITCH * column
     axis.imshow(
         image[..., 0] if is_grey else image,
         cmap="gray" if is_grey else None,
         vmin=0.0,
         vmax=1.0,
         interpolation="nearest",
+        extent=(left, left + 1.0, 0.0, height / width),
     )
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.add_patch(
+        Rectangle((left, 0.0), 1.0, height / width, fill=False, linewidth=0.8)
+    )
 
 
-def _draw_prediction(axis: Any, name: str, is_right: bool) -> None:
-    axis.set_title(
+def _draw_prediction(axis: Any, name: str, is_right: bool, column: int) -> None:
+    axis.annotate(
         f"{'✓' if is_right else '✗'} {name}",
+        # Two points above the image.
+        (_PITCH * column + 0.5, 1.0),
+        (0, 2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
         fontsize=8,
         color=RIGHT if is_right else WRONG,
-        pad=2,
     )
+
+
+def _finish_row(axis: Any, columns: int, label: str) -> None:
+    """Leaves of the axes the images and the row's label."""
+    axis.set_xlim(-0.01, _PITCH * (columns - 1) + 1.01)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
 
 
 def _save(figure: Figure, path: Path) -> None:
