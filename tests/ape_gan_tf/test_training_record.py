@@ -8,6 +8,13 @@ import models
 from ape_gan_tf import training_record
 
 TRAINED_WITH = {"name": "C", "fingerprint": "f" * 64, "adversary": "white_box"}
+NETWORK = (
+    "--generator=purifier_resnet",
+    "--generator_width=4",
+    "--generator_depth=1",
+    "--generator_stride=2",
+    "--generator_skip",
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +36,7 @@ def hardened(tiny_run, tmp_path_factory, command):
         "--adversarial_weight=0",
         "--generator_steps=1",
         "--ema_decay=0.9",
-        "--generator=purifier_resnet",
-        "--generator_width=4",
-        "--generator_depth=1",
+        *NETWORK,
         "--epochs=2",
         "--batch_size=16",
         "--limit=64",
@@ -136,13 +141,8 @@ def test_a_purifier_that_goes_on_from_a_hardened_one_says_so(
     assert command("train", f"--workdir={other}", *words) == 1
     assert "initial_purifier must be" in capsys.readouterr().err
     assert not (other / "checkpoints").exists()
-    network = [
-        "--generator=purifier_resnet",
-        "--generator_width=4",
-        "--generator_depth=1",
-    ]
     workdir = tmp_path / "run"
-    assert command("train", f"--workdir={workdir}", *words, *network) == 0
+    assert command("train", f"--workdir={workdir}", *words, *NETWORK) == 0
     again = training_record.read(str(workdir / "purifier.keras"))
     assert again == training_record.read(str(hardened / "purifier.keras"))
     assert "the one measured here" in (workdir / "report.md").read_text()
