@@ -93,19 +93,28 @@ def generator_loss(
     return content_weight * content + adversarial_weight * adversarial
 
 
-def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """The cross-entropy of the true labels, the classifier's own loss.
+def classification_loss(
+    logits: tf.Tensor, labels: tf.Tensor, q: float = 0.0
+) -> tf.Tensor:
+    """The classifier's own loss of the true labels, bounded on request.
+
+    The generalised cross-entropy of Zhang and Sabuncu 2018 (Eq. 6) of the
+    label's probability p, (1 - p^q) / q, the cross-entropy where q is 0. Above
+    0 an image that errs beyond hope has next to no gradient, and does not drown
+    those that can be won: a frozen classifier is sure of its errors.
 
     Args:
         logits: float32 `[B, K]`, of the frozen classifier on purified images.
         labels: int64 `[B]`.
+        q: In [0, 1]; at 1 the loss is the probability of an error.
 
     Returns:
         A float32 scalar of 0 or more.
     """
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    )
+    each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if q:
+        each = -tf.math.expm1(-q * each) / q
+    return tf.reduce_mean(each)
 
 
 def consistency_loss(logits: tf.Tensor, clean_logits: tf.Tensor) -> tf.Tensor:

@@ -37,7 +37,8 @@ class PurifierConfig:
         generator_depth: Residual blocks of it; None is its default.
         generator_stride: They work at the resolution divided by this; None is
             full resolution.
-        generator_skip: Whether it adds the image to what it computes.
+        generator_skip: Whether it adds what it computes to the image, and
+            begins at the identity.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -84,6 +85,9 @@ class PurifierConfig:
             the other `adversary_` settings: see `Crafting`.
         classification_weight: Of the frozen classifier's loss on purified
             images, adversarial and clean; the paper has none.
+        classification_q: Of that loss where it is of labels: 0 for the
+            cross-entropy, up to 1 for the bounded, generalised one (Zhang and
+            Sabuncu 2018), see `losses.classification_loss`.
         clean_fraction: Share of a batch's clean images that are purified
             beside the adversarial ones, in the content and the classifier's
             loss; None is all where the classifier's is used, else none.
@@ -131,6 +135,7 @@ class PurifierConfig:
     adversary_warmup: float = 0.0
     adversary_starts: str = "clean,random,stored"
     classification_weight: float = 0.0
+    classification_q: float = 0.0
     clean_fraction: float | None = None
     consistency: str = "labels"
     ema_decay: float = 0.0
@@ -172,6 +177,12 @@ class PurifierConfig:
                 )
         check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
         check_one_of(self.consistency, CONSISTENCIES, "consistency")
+        check_in_range(self.classification_q, 0.0, 1.0, "classification_q")
+        if self.classification_q and self.consistency != "labels":
+            raise ValueError(
+                "classification_q must be 0 where consistency is "
+                f"{self.consistency}, got {self.classification_q}"
+            )
         self._check_adversary()
         if self.training_crop is not None and self.needs_classifier:
             raise ValueError(

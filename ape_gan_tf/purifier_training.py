@@ -279,7 +279,9 @@ class PurifierTrainer:
         logits = self._classifier(purified)
         if self._config.consistency == "labels":
             return losses.classification_loss(
-                logits, tf.concat([labels, labels[:count]], 0)
+                logits,
+                tf.concat([labels, labels[:count]], 0),
+                self._config.classification_q,
             )
         wanted = self._classifier(clean)
         return losses.consistency_loss(

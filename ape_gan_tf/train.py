@@ -107,7 +107,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "generator_skip",
         False,
-        "purifier_resnet adds the image to what it computes.",
+        "purifier_resnet adds what it computes to the image.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -288,6 +288,13 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "classification_weight",
         0.0,
         "Of the frozen classifier's loss on purified images.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "classification_q",
+        0.0,
+        "Makes that loss a bounded one, (1 - p^q) / q of the label's "
+        "probability p; 0 is the cross-entropy (Zhang and Sabuncu 2018).",
         flag_values=values,
     )
     flags.DEFINE_float(

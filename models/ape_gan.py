@@ -35,9 +35,6 @@ _ACTIVATIONS = {
     "leaky_relu": functools.partial(keras.layers.LeakyReLU, negative_slope=0.2),
     "relu": keras.layers.ReLU,
 }
-# Scale and offset of an image in front of the output's activation: that is
-# the identity then for a grey pixel, and close to it for the others.
-_STRETCHED = {"sigmoid": (4.0, -2.0), "tanh": (1.0, 0.0)}
 _HALVING: dict[str, Any] = {"strides": 2, "padding": "same"}
 
 
@@ -86,8 +83,8 @@ def generator(
         depth: Residual blocks of `purifier_resnet`, by default 4.
         stride: Its blocks work at the resolution divided by this, by default
             at full resolution, 1.
-        skip: Whether `purifier_resnet` adds the image to what it computes, in
-            front of the output's activation.
+        skip: Whether `purifier_resnet` adds what it computes to the image, and
+            clips to [0, 1] in place of a sigmoid; at first it adds nothing.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -103,7 +100,7 @@ def generator(
     _check_layers(kernel_size, batch_norm_momentum)
     image_shape = shapes.check_image_shape(image_shape)
     capacity = _checked_capacity(name, image_shape, width, depth, stride)
-    _check_skip(name, skip)
+    _check_skip(name, skip, output)
 
     inputs = features = keras.Input(image_shape, name="images")
     if output == "tanh":
@@ -113,7 +110,7 @@ def generator(
             features,
             _initializers(seed),
             **capacity,
-            skip=_STRETCHED[output] if skip else None,
+            skip=skip,
             kernel_size=kernel_size,
             batch_norm_momentum=batch_norm_momentum,
         )
@@ -126,6 +123,8 @@ def generator(
             decoder_activation,
             batch_norm_momentum,
         )
+    if skip:
+        return keras.Model(inputs, _added(inputs, features), name=name)
     # float32 whatever the precision policy: the output is an image.
     outputs = keras.layers.Activation(output, dtype="float32", name=output)(
         features
@@ -133,6 +132,12 @@ def generator(
     if output == "tanh":
         outputs = _rescaling("to_unit", 0.5, 0.5)(outputs)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _added(images, change):
+    """The image with what is computed, in [0, 1]; float32 as all outputs."""
+    added = keras.layers.Add(dtype="float32", name="skip")([images, change])
+    return keras.layers.ReLU(max_value=1.0, dtype="float32", name="clip")(added)
 
 
 def _encoder_and_decoder(
@@ -300,11 +305,18 @@ def _checked_capacity(name, image_shape, width, depth, stride):
     return {}
 
 
-def _check_skip(name, skip):
-    if skip and name != "purifier_resnet":
+def _check_skip(name, skip, output):
+    if not skip:
+        return
+    if name != "purifier_resnet":
         raise ValueError(
             f"skip must be False for {name}, whose layers are those of Table "
             f"6, got {skip!r}: purifier_resnet can have one"
+        )
+    if output != "sigmoid":
+        raise ValueError(
+            "output must be left as it is, sigmoid, where skip is True and the "
+            f"output is clipped in place of it, got {output!r}"
         )
 
 

@@ -14,7 +14,7 @@ def purifier_resnet(
     width: int,
     depth: int,
     stride: int,
-    skip: tuple[float, float] | None,
+    skip: bool,
     kernel_size: int,
     batch_norm_momentum: float,
 ):
@@ -31,9 +31,9 @@ def purifier_resnet(
     and the last is a deconvolution that undoes it: the blocks cost its square
     less and see its multiple further.
 
-    With `skip` all that is added to the image, stretched to where the output's
-    activation leaves it about as it is: the network begins near the identity
-    and learns what to change (Zhang et al. 2017).
+    A `skip` is the way of who adds what is returned to the image: the last
+    layer begins at zero, and so the network at the identity (Zhang et al. 2017
+    learn the noise, not the image, likewise).
 
     Args:
         images: A Keras tensor `[B, H, W, C]`, its sides multiples of `stride`.
@@ -41,29 +41,29 @@ def purifier_resnet(
         width: Channels of all layers but the last.
         depth: Residual blocks.
         stride: Of the first and the last layer.
-        skip: Scale and offset of the image that is added; None adds none.
+        skip: Whether the last layer begins at zero.
         kernel_size: Side of all kernels, but for those of a layer with a
             stride, which are at least twice that: then every pixel of a
             deconvolution's is made of equally many.
         batch_norm_momentum: Of the moving averages.
     """
 
-    def convolution(
-        filters, name, kind=keras.layers.Conv2D, strides=1, use_bias=False
-    ):
+    def convolution(filters, name, strides=1, is_last=False):
         smallest = 2 * strides if strides > 1 else 1
-        return kind(
+        initializer = next(initializers)
+        kinds = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+        return kinds[is_last and strides > 1](
             filters,
             max(kernel_size, smallest),
             strides=strides,
             padding="same",
-            use_bias=use_bias,
-            kernel_initializer=next(initializers),
+            use_bias=is_last,
+            kernel_initializer="zeros" if is_last and skip else initializer,
             name=name,
         )
 
     activated = functools.partial(_activated, momentum=batch_norm_momentum)
-    features = convolution(width, "first", strides=stride)(images)
+    features = convolution(width, "first", stride)(images)
     for block in range(1, depth + 1):
         branch = features
         for half in (1, 2):
@@ -72,16 +72,7 @@ def purifier_resnet(
             branch = convolution(width, name)(branch)
         features = keras.layers.Add(name=f"block_{block}")([features, branch])
     features = activated(features, "last")
-    back = keras.layers.Conv2DTranspose if stride > 1 else keras.layers.Conv2D
-    channels = images.shape[-1]
-    change = convolution(channels, "last", back, stride, use_bias=True)(
-        features
-    )
-    if skip is None:
-        return change
-    scale, offset = skip
-    stretched = keras.layers.Rescaling(scale, offset, name="stretched")(images)
-    return keras.layers.Add(name="skip")([stretched, change])
+    return convolution(images.shape[-1], "last", stride, is_last=True)(features)
 
 
 def _activated(features, name, momentum):

@@ -104,6 +104,28 @@ def test_classification_loss_is_the_mean_cross_entropy():
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("q", [1.0, 0.7, 1e-3])
+def test_classification_loss_is_bounded_on_request(q):
+    p = np.array([0.75, 0.5])
+    logits = tf.math.log([[0.25, 0.75], [0.5, 0.5]])
+    labels = tf.constant([1, 0], tf.int64)
+    loss = losses.classification_loss(logits, labels, q)
+    expected = np.mean((1 - p**q) / q)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_beyond_hope_a_bounded_loss_has_no_gradient():
+    logits, labels = tf.constant([[0.0, 200.0]]), tf.constant([0], tf.int64)
+    found = []
+    for q in (0.0, 0.7):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = losses.classification_loss(logits, labels, q)
+        found.append(tape.gradient(loss, logits).numpy()[0].tolist())
+    assert found == [[-1.0, 1.0], [0.0, 0.0]]
+    assert float(loss) == pytest.approx(1 / 0.7)
+
+
 def test_consistency_loss_is_the_mean_divergence_from_the_clean_answer():
     wanted = np.array([[0.25, 0.75], [0.5, 0.5]])
     found = np.array([[0.5, 0.5], [0.1, 0.9]])

@@ -47,9 +47,11 @@ def make_hardened(classifier=None, **config):
     )
 
 
-@pytest.mark.parametrize("consistency", ["labels", "kl"])
+@pytest.mark.parametrize(
+    ("consistency", "q"), [("labels", 0.0), ("labels", 0.7), ("kl", 0.0)]
+)
 def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
-    numbered, consistency
+    numbered, consistency, q
 ):
     classifier = make_classifier()
     trainer = make_hardened(
@@ -57,6 +59,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
         classification_weight=2.0,
         clean_fraction=0.5,
         consistency=consistency,
+        classification_q=q,
         adversarial_weight=0.0,
         generator_steps=1,
         learning_rate=0.0,
@@ -71,6 +74,8 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
         expected = keras.losses.categorical_crossentropy(
             wanted, classifier(purified), from_logits=True
         )
+        if q:
+            expected = (1.0 - tf.exp(-expected) ** q) / q
     else:
         expected = keras.losses.kl_divergence(
             tf.nn.softmax(classifier(after)),

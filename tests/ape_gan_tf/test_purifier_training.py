@@ -316,6 +316,11 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ),
         ({"classification_weight": -1}, "classification_weight must be"),
         ({"consistency": "mse"}, "consistency must be one of kl, labels"),
+        ({"classification_q": 1.5}, "classification_q must be .* got 1.5"),
+        (
+            {"consistency": "kl", "classification_q": 0.7},
+            "classification_q must be 0 where consistency is kl, got 0.7",
+        ),
         ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
     ],
 )

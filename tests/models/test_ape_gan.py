@@ -172,19 +172,27 @@ def test_a_stride_makes_the_blocks_work_on_fewer_pixels():
     assert model.output_shape == (None, 8, 12, 3)
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "tanh"])
-def test_with_a_skip_nothing_computed_leaves_the_image_about_as_it_is(output):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_with_a_skip_a_network_begins_at_the_identity(stride):
     model = models.generator(
-        "purifier_resnet", (8, 8, 3), stride=2, skip=True, output=output
+        "purifier_resnet", (8, 8, 3), stride=stride, skip=True
     )
-    last = model.get_layer("last")
-    last.set_weights([np.zeros_like(each) for each in last.get_weights()])
     images = random_images((8, 8, 3))
-    purified = model.predict(images, verbose=0)
-    # Both activations have slope 1 in the middle, and pull in the ends.
-    expected = 0.5 + 0.5 * np.tanh(2.0 * images - 1.0)
-    np.testing.assert_allclose(purified, expected, atol=1e-6)
-    assert np.abs(purified - images).max() < 0.13
+    np.testing.assert_array_equal(model.predict(images, verbose=0), images)
+
+
+def test_with_a_skip_what_is_computed_is_added_and_clipped():
+    model = models.generator("purifier_resnet", (8, 8, 3), skip=True, depth=1)
+    last = model.get_layer("last")
+    kernel, bias = last.get_weights()
+    bias[:] = 0.25, -0.25, 0.0
+    last.set_weights([kernel, bias])
+    images = random_images((8, 8, 3))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        np.clip(images + bias, 0.0, 1.0),
+        atol=1e-7,
+    )
 
 
 def test_a_stride_must_fit_the_image():
@@ -222,6 +230,11 @@ def test_a_residual_block_adds_to_what_it_is_given():
             "stride must be None for ape_gan_c, .*got 1",
         ),
         ("ape_gan_i", {"skip": True}, "skip must be False for ape_gan_i, "),
+        (
+            "purifier_resnet",
+            {"skip": True, "output": "tanh"},
+            "output must be .* sigmoid, where skip is True .*got 'tanh'",
+        ),
     ],
 )
 def test_capacity_is_that_of_the_residual_purifier(name, arguments, message):
