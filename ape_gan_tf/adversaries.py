@@ -21,7 +21,7 @@ from data.randomness import step_key
 Images = Callable[[tf.Tensor], tf.Tensor]
 ImageLoss = Callable[[tf.Tensor], tf.Tensor]
 
-ADVERSARIES = ("stored", "online", "white_box", "content")
+ADVERSARIES = ("stored", "online", "white_box", "content", "guide")
 NEED_CLASSIFIER = frozenset({"online", "white_box"})
 STARTS = ("clean", "random", "stored")
 # One step from a random start does best a little past the ball's edge (Wong
@@ -208,6 +208,8 @@ class BatchAdversary:
             than the one that it becomes. Method `free` does see the batch:
             its gradient is the update's own.
         classifier: The frozen one, or None where no row needs it.
+        guess: The logits of the generator's own guess, in inference mode;
+            called where a row needs them.
         is_free: Whether the white-box rows are left at their starts, since
             the training moves them.
     """
@@ -219,6 +221,7 @@ class BatchAdversary:
         total_steps: int,
         purify: Images,
         classifier: Any,
+        guess: Images,
         is_free: bool,
     ) -> None:
         self._rows = rows
@@ -226,6 +229,7 @@ class BatchAdversary:
         self._total_steps = total_steps
         self._purify = purify
         self._classifier = classifier
+        self._guess = guess
         self._is_free = is_free
 
     def __call__(
@@ -243,6 +247,7 @@ class BatchAdversary:
             "online": self._online,
             "white_box": self._white_box,
             "content": self._content,
+            "guide": self._guide,
         }
         parts = [
             makers[name](
@@ -312,6 +317,13 @@ class BatchAdversary:
                 tf.math.squared_difference(clean, self._purify(images)),
                 [1, 2, 3],
             ),
+        )
+
+    def _guide(
+        self, batch: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tf.Tensor:
+        return self._crafted(
+            batch, lambda images: cross_entropies(labels, self._guess(images))
         )
 
     def _starts(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:

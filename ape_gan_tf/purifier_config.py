@@ -23,7 +23,12 @@ from data.checks import (
     check_positive_integer,
 )
 
-_WEIGHTS = ("content_weight", "adversarial_weight", "classification_weight")
+_WEIGHTS = (
+    "content_weight",
+    "adversarial_weight",
+    "classification_weight",
+    "guide_weight",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class PurifierConfig:
             full resolution.
         generator_skip: Whether it adds what it computes to the image, and
             begins at the identity.
+        generator_classes: How many classes it guesses among, see there; None
+            is no guess.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -74,8 +81,8 @@ class PurifierConfig:
             training set's, the paper's; `online`, an attack on the classifier
             alone in each step; `white_box`, one through the purifier and the
             classifier; `content`, one on the purifier alone that drives its
-            output from the clean image; or a weighted mixture,
-            `white_box:3,stored:1`.
+            output from the clean image; `guide`, one on the generator's own
+            guess; or a weighted mixture, `white_box:3,stored:1`.
         adversary_method: `pgd`, or `free` (Shafahi et al. 2019): the
             gradient of each generator step but the last moves the white-box
             images once, up the generator's whole loss, by the step size of
@@ -88,9 +95,12 @@ class PurifierConfig:
         classification_q: Of that loss where it is of labels: 0 for the
             cross-entropy, up to 1 for the bounded, generalised one (Zhang and
             Sabuncu 2018), see `losses.classification_loss`.
+        guide_weight: Of the cross-entropy of the generator's own guess, on the
+            same images; it needs no classifier.
         clean_fraction: Share of a batch's clean images that are purified
             beside the adversarial ones, in the content and the classifier's
-            loss; None is all where the classifier's is used, else none.
+            loss, and in that of the guess; None is all where one of these two
+            is used, else none.
         consistency: `labels`: the classifier's loss is the cross-entropy of
             the label; `kl`: the divergence from its own answer for the clean
             image, which needs no labels.
@@ -106,6 +116,7 @@ class PurifierConfig:
     generator_depth: int | None = None
     generator_stride: int | None = None
     generator_skip: bool = False
+    generator_classes: int | None = None
     epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -136,6 +147,7 @@ class PurifierConfig:
     adversary_starts: str = "clean,random,stored"
     classification_weight: float = 0.0
     classification_q: float = 0.0
+    guide_weight: float = 0.0
     clean_fraction: float | None = None
     consistency: str = "labels"
     ema_decay: float = 0.0
@@ -197,6 +209,7 @@ class PurifierConfig:
         )
         rows = self.rows()
         shares = self.crafting().shares_of_starts()
+        self._check_guide(rows)
         if self.adversary_method == "free":
             self._check_free(rows)
         if "stored" not in {*rows, *shares}:
@@ -205,6 +218,16 @@ class PurifierConfig:
             if name != "stored":
                 count = part.stop - part.start
                 split_rows(count, shares, "adversary_starts")
+
+    def _check_guide(self, rows: dict[str, slice]) -> None:
+        if self.generator_classes is not None:
+            check_positive_integer(self.generator_classes, "generator_classes")
+        elif self.guide_weight or "guide" in rows:
+            raise ValueError(
+                "generator_classes must be given where adversary is "
+                f"{self.adversary!r} and guide_weight is {self.guide_weight}, "
+                "got None"
+            )
 
     def _check_free(self, rows: dict[str, slice]) -> None:
         if "white_box" not in rows:
@@ -256,7 +279,8 @@ class PurifierConfig:
         """How many of a batch's clean images are purified too."""
         fraction = self.clean_fraction
         if fraction is None:
-            fraction = 1.0 if self.classification_weight else 0.0
+            is_labelled = self.classification_weight or self.guide_weight
+            fraction = 1.0 if is_labelled else 0.0
         return round(fraction * self.batch_size)
 
     @property
@@ -305,6 +329,7 @@ class PurifierConfig:
             depth=self.generator_depth,
             stride=self.generator_stride,
             skip=self.generator_skip,
+            classes=self.generator_classes,
             seed=2 * self.seed,
         )
 

@@ -73,9 +73,10 @@ class PurifierTrainer:
                 take_weights(self.generator, initial, "initial_purifier")
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(training_shape)
+        guided, self._guesser = _guided(self.generator)
         self._generate, self._discriminate = (
             model if xla or model is None else fuse_batch_norm(model)
-            for model in (self.generator, self.discriminator)
+            for model in (guided, self.discriminator)
         )
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
@@ -91,6 +92,7 @@ class PurifierTrainer:
             total_steps,
             self._purify,
             self._classifier,
+            self._guess,
             is_free=config.adversary_method == "free",
         )
         self._average: WeightAverage | None = None
@@ -109,6 +111,7 @@ class PurifierTrainer:
             "content_loss": True,
             "adversarial_loss": config.adversarial_weight,
             "classification_loss": config.classification_weight,
+            "guide_loss": config.guide_weight,
         }
         return tuple(name for name, is_there in names.items() if is_there)
 
@@ -186,19 +189,27 @@ class PurifierTrainer:
 
     def _labels(self, batch: dict[str, tf.Tensor]) -> tf.Tensor | None:
         """What the adversary leads away from: labels, or what stands for it."""
-        if self._classifier is None:
+        if self._classifier is None and self._guesser is None:
             return None
-        if self._config.consistency == "labels":
+        if self._config.consistency == "labels" or self._classifier is None:
             return batch["labels"]
         return tf.argmax(self._classifier(batch["images"]), -1)
 
     def _purify(self, images: tf.Tensor) -> tf.Tensor:
         return self.generator(images, training=False)
 
+    def _guess(self, images: tf.Tensor) -> tf.Tensor:
+        return self._guesser(images, training=False)
+
+    def _forward(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Purified images and the logits of the guess, in training mode."""
+        outputs = self._generate(images, training=True)
+        return (outputs, None) if self._guesser is None else tuple(outputs)
+
     def _discriminator_step(
         self, clean: tf.Tensor, adversarial: tf.Tensor
     ) -> tf.Tensor:
-        purified = self._generate(adversarial, training=True)
+        purified, _ = self._forward(adversarial)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._d_variables)
             d_loss = losses.discriminator_loss(
@@ -244,9 +255,7 @@ class PurifierTrainer:
         config = self._config
         also_clean = clean[: self._config.clean_count]
         # In one batch, so that batch normalisation sees both.
-        purified = self._generate(
-            tf.concat([adversarial, also_clean], 0), training=True
-        )
+        purified, guess = self._forward(tf.concat([adversarial, also_clean], 0))
         content = losses.content_loss(
             config.content_loss,
             self._range_width * tf.concat([clean, also_clean], 0),
@@ -269,7 +278,18 @@ class PurifierTrainer:
             wrong = self._classification_loss(purified, clean, labels)
             found["classification_loss"] = wrong
             loss += config.classification_weight * wrong
+        if config.guide_weight:
+            wrong = self._guide_loss(guess, labels)
+            found["guide_loss"] = wrong
+            loss += config.guide_weight * wrong
         return {**found, "generator_loss": loss}
+
+    def _guide_loss(self, guess: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The cross-entropy of the guess, on the same images."""
+        count = self._config.clean_count
+        return losses.classification_loss(
+            guess, tf.concat([labels, labels[:count]], 0)
+        )
 
     def _classification_loss(
         self, purified: tf.Tensor, clean: tf.Tensor, labels: tf.Tensor
@@ -287,6 +307,20 @@ class PurifierTrainer:
         return losses.consistency_loss(
             logits, tf.concat([wanted, wanted[:count]], 0)
         )
+
+
+def _guided(generator: keras.Model) -> tuple[keras.Model, Any]:
+    """The generator with the logits of its guess, and these alone.
+
+    One that makes no guess stays as it is, and the second is None.
+    """
+    if models.GUIDE not in [layer.name for layer in generator.layers]:
+        return generator, None
+    logits = generator.get_layer(models.GUIDE).output
+    return (
+        keras.Model(generator.input, [generator.output, logits]),
+        keras.Model(generator.input, logits),
+    )
 
 
 def _checked(

@@ -100,6 +100,13 @@ class Run:
             network = self.purifier.build_generator(each)
             if self.initial is not None:
                 take_weights(network, self.initial, "initial_purifier")
+        classes = self.purifier.generator_classes
+        if classes is not None and classes < self.dataset.num_classes:
+            raise ValueError(
+                "generator_classes must be at least "
+                f"{self.dataset.num_classes}, those of {self.dataset.name}, "
+                f"got {classes}"
+            )
         self.dataset.batches(self.measurement.split, 1)
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)

@@ -96,6 +96,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         ("width", "Channels of purifier_resnet."),
         ("depth", "Residual blocks of purifier_resnet."),
         ("stride", "Its blocks are at the resolution divided by this."),
+        ("classes", "It guesses among so many, and paints by the guess."),
     ):
         flags.DEFINE_integer(
             f"generator_{name}",
@@ -234,7 +235,8 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "Who makes a step's adversarial images: stored (the training pairs), "
         "online (an attack on the classifier in each step), white_box (one "
         "through purifier and classifier), content (one on the purifier "
-        "alone), or a mixture with weights: white_box:3,stored:1.",
+        "alone), guide (one on its guess), or a mixture with weights: "
+        "white_box:3,stored:1.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -298,11 +300,17 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_float(
+        "guide_weight",
+        0.0,
+        "Of the cross-entropy of the guess of --generator_classes.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
         "clean_fraction",
         None,
         "So large a share of the clean images is purified too, in the content "
-        "and the classifier's loss. Default: all with "
-        "--classification_weight, else none.",
+        "and the classifier's loss and that of the guess. Default: all with "
+        "--classification_weight or --guide_weight, else none.",
         flag_values=values,
     )
     flags.DEFINE_enum(

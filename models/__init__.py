@@ -9,12 +9,14 @@ from models.fingerprint import defended as defended_fingerprint
 from models.gradient_probe import GradientProbe
 from models.gradient_probe import probe as probe_gradients
 from models.purifier import Purifier
+from models.purifier_resnet import GUIDE
 from models.targets import TARGETS, target
 
 __all__ = (
     "APPLICATIONS",
     "BASELINES",
     "GENERATORS",
+    "GUIDE",
     "TARGETS",
     "Classifier",
     "GradientProbe",

@@ -50,6 +50,7 @@ def generator(
     depth: int | None = None,
     stride: int | None = None,
     skip: bool = False,
+    classes: int | None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the purifier G of Table 6, an image-to-image network.
@@ -85,6 +86,8 @@ def generator(
             at full resolution, 1.
         skip: Whether `purifier_resnet` adds what it computes to the image, and
             clips to [0, 1] in place of a sigmoid; at first it adds nothing.
+        classes: Of a guess that `purifier_resnet` makes of its own; by default
+            it makes none.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -99,7 +102,14 @@ def generator(
     checks.check_one_of(output, OUTPUTS, "output")
     _check_layers(kernel_size, batch_norm_momentum)
     image_shape = shapes.check_image_shape(image_shape)
-    capacity = _checked_capacity(name, image_shape, width, depth, stride)
+    capacity = _checked_capacity(
+        name,
+        image_shape,
+        width=width,
+        depth=depth,
+        stride=stride,
+        classes=classes,
+    )
     _check_skip(name, skip, output)
 
     inputs = features = keras.Input(image_shape, name="images")
@@ -282,13 +292,12 @@ def _check_layers(kernel_size, batch_norm_momentum):
     checks.check_in_range(batch_norm_momentum, 0, 1, "batch_norm_momentum")
 
 
-def _checked_capacity(name, image_shape, width, depth, stride):
+def _checked_capacity(name, image_shape, **given):
     """The residual purifier's; for another network none may be given."""
-    given = {"width": width, "depth": depth, "stride": stride}
     height, columns, _ = image_shape
     if name == "purifier_resnet":
         capacity = {
-            argument: purifier_resnet.DEFAULTS[argument]
+            argument: purifier_resnet.DEFAULTS.get(argument)
             if value is None
             else checks.check_positive_integer(value, argument)
             for argument, value in given.items()

@@ -28,7 +28,7 @@ def fuse_batch_norm(model: keras.Model) -> keras.Model:
     not of the plain kind, of `[B, H, W, C]` with scale and offset, stays.
 
     Args:
-        model: A Keras model of one input and one output.
+        model: A Keras model of one input and one output, or a list of some.
 
     Returns:
         `model` itself where there is nothing to exchange.

@@ -19,7 +19,7 @@ def exchange(
     inside the model stay as they are.
 
     Args:
-        model: A Keras model of one input and one output.
+        model: A Keras model of one input and one output, or a list of some.
         substitute: Gives what stands for a layer, which takes and returns what
             the layer does, or None where the layer stays.
 
@@ -33,7 +33,9 @@ def exchange(
     if not any(found.values()):
         return model
     # Without what the model is compiled with, which a clone would copy.
-    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    several = len(model.outputs) > 1
+    outputs = model.outputs if several else model.outputs[0]
+    bare = keras.Model(model.inputs[0], outputs, name=model.name)
     return keras.models.clone_model(
         bare, clone_function=lambda layer: found.get(id(layer)) or layer
     )

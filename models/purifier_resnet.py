@@ -4,6 +4,8 @@ import functools
 
 import keras
 
+# The layer whose output is the logits of the network's own guess.
+GUIDE = "guide"
 DEFAULTS = {"width": 32, "depth": 4, "stride": 1}
 
 
@@ -15,6 +17,7 @@ def purifier_resnet(
     depth: int,
     stride: int,
     skip: bool,
+    classes: int | None,
     kernel_size: int,
     batch_norm_momentum: float,
 ):
@@ -35,6 +38,12 @@ def purifier_resnet(
     layer begins at zero, and so the network at the identity (Zhang et al. 2017
     learn the noise, not the image, likewise).
 
+    With `classes` the network makes a guess of its own: the mean of each
+    channel behind the last block goes through a linear layer, `GUIDE`, to
+    logits, and their softmax through another, back to the channels, which is
+    added everywhere. So what is drawn can depend on what all of the image is,
+    and the guess can be trained for by itself, without a classifier.
+
     Args:
         images: A Keras tensor `[B, H, W, C]`, its sides multiples of `stride`.
         initializers: Yields one for each convolution.
@@ -42,6 +51,7 @@ def purifier_resnet(
         depth: Residual blocks.
         stride: Of the first and the last layer.
         skip: Whether the last layer begins at zero.
+        classes: Of the guess; None makes none.
         kernel_size: Side of all kernels, but for those of a layer with a
             stride, which are at least twice that: then every pixel of a
             deconvolution's is made of equally many.
@@ -72,7 +82,30 @@ def purifier_resnet(
             branch = convolution(width, name)(branch)
         features = keras.layers.Add(name=f"block_{block}")([features, branch])
     features = activated(features, "last")
+    if classes is not None:
+        features = _guided(features, classes, initializers)
     return convolution(images.shape[-1], "last", stride, is_last=True)(features)
+
+
+def _guided(features, classes, initializers):
+    """Adds to each channel what the guess of a class says."""
+    width = features.shape[-1]
+    means = keras.layers.GlobalAveragePooling2D(name="means")(features)
+    logits = keras.layers.Dense(
+        classes, kernel_initializer=next(initializers), name=GUIDE
+    )(means)
+    shares = keras.layers.Softmax(name="shares")(logits)
+    change = keras.layers.Dense(
+        width,
+        use_bias=False,
+        kernel_initializer=next(initializers),
+        name="guided",
+    )(shares)
+    everywhere = keras.layers.Reshape((1, 1, width), name="everywhere")(change)
+    added = keras.layers.Add(name="guided_features")([features, everywhere])
+    return keras.layers.LeakyReLU(negative_slope=0.2, name="guided_leaky_relu")(
+        added
+    )
 
 
 def _activated(features, name, momentum):

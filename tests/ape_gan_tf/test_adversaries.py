@@ -180,6 +180,11 @@ def dark_or_light(images):
     return tf.stack([-total, total], -1)
 
 
+def light_or_dark(images):
+    """A guess that is always the other one."""
+    return -dark_or_light(images)
+
+
 def batch_of(count):
     clean = tf.fill([count, *SHAPE], 0.5)
     return {"images": clean, "adversarial": clean + 0.05, "step": STEP}
@@ -187,17 +192,20 @@ def batch_of(count):
 
 def adversary(rows, classifier=dark_or_light, is_free=False, **params):
     crafting = Crafting(epsilon=0.1, starts="clean", steps=1, **params)
-    return BatchAdversary(rows, crafting, 10, halved, classifier, is_free)
+    return BatchAdversary(
+        rows, crafting, 10, halved, classifier, light_or_dark, is_free
+    )
 
 
 def test_each_adversary_makes_its_own_rows():
-    kinds = ("stored", "online", "white_box", "content")
+    kinds = ("stored", "online", "white_box", "content", "guide")
     rows = {kind: slice(row, row + 1) for row, kind in enumerate(kinds)}
-    labels = tf.constant([1, 1, 0, 0], tf.int64)
-    found = adversary(rows)(batch_of(4), labels).numpy()
+    labels = tf.constant([1, 1, 0, 0, 1], tf.int64)
+    found = adversary(rows)(batch_of(5), labels).numpy()
     # Darker for a light image, lighter for a dark one; and where the purifier
     # halves, lighter images are nearer, so that the content adversary darkens.
-    for row, value in enumerate([0.55, 0.4, 0.6, 0.4]):
+    # To the guess a dark image is a light one.
+    for row, value in enumerate([0.55, 0.4, 0.6, 0.4, 0.6]):
         np.testing.assert_allclose(found[row], value, atol=1e-6)
 
 

@@ -91,6 +91,56 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     )
 
 
+def test_a_guess_is_trained_without_a_classifier(numbered):
+    """On adversarial and clean images, and by an attack on itself alone."""
+    trainer = PurifierTrainer(
+        PurifierConfig(
+            generator="purifier_resnet",
+            generator_width=8,
+            generator_depth=1,
+            generator_classes=10,
+            batch_size=16,
+            adversary="guide",
+            adversary_starts="clean",
+            adversary_steps=1,
+            adversary_step_size=0.1,
+            adversary_epsilon=0.1,
+            guide_weight=2.0,
+            clean_fraction=0.25,
+            adversarial_weight=0.0,
+            generator_steps=1,
+        ),
+        SHAPE,
+        total_steps=10,
+    )
+    clean, labels = numbered["images"], numbered["labels"]
+    guess = keras.Model(
+        trainer.generator.input,
+        trainer.generator.get_layer(models.GUIDE).output,
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(clean)
+        wrong = keras.losses.sparse_categorical_crossentropy(
+            labels, guess(clean, training=False), from_logits=True
+        )
+    step = 0.1 * tf.sign(tape.gradient(wrong, clean))
+    adversarial = tf.clip_by_value(clean + step, 0.0, 1.0)
+    seen = tf.concat([adversarial, clean[:4]], 0)
+    expected = keras.losses.sparse_categorical_crossentropy(
+        tf.concat([labels, labels[:4]], 0),
+        guess(seen, training=True),
+        from_logits=True,
+    )
+    before = weights_of(trainer.generator)
+    found = named_losses(trainer, numbered)
+    wrong = float(tf.reduce_mean(expected))
+    assert found["guide_loss"] == pytest.approx(wrong, rel=1e-3)
+    assert found["generator_loss"] == pytest.approx(
+        0.7 * found["content_loss"] + 2.0 * wrong, rel=1e-3
+    )
+    assert any(has_changed(before, weights_of(trainer.generator)))
+
+
 @pytest.mark.parametrize("method", ["pgd", "free"])
 def test_a_white_box_step_trains_the_generator_and_no_classifier(
     numbered, method

@@ -322,6 +322,8 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
             "classification_q must be 0 where consistency is kl, got 0.7",
         ),
         ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
+        ({"guide_weight": 1.0}, "generator_classes must be given where .*1.0"),
+        ({"adversary": "guide"}, "generator_classes must be given .*'guide'"),
     ],
 )
 def test_a_configuration_is_checked(config, message):

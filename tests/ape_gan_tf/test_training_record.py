@@ -14,6 +14,7 @@ NETWORK = (
     "--generator_depth=1",
     "--generator_stride=2",
     "--generator_skip",
+    "--generator_classes=10",
 )
 
 
@@ -26,12 +27,13 @@ def hardened(tiny_run, tmp_path_factory, command):
         f"--workdir={workdir}",
         f"--classifier={tiny_run.workdir / 'classifier'}",
         f"--adversarial_set={tiny_run.workdir / 'adversarial' / 'train'}",
-        "--adversary=white_box:2,content,online,stored",
+        "--adversary=white_box:2,content,online,guide,stored",
         "--adversary_steps=2",
         "--adversary_epsilon=0.2",
         "--adversary_warmup=0.5",
         "--adversary_starts=clean,random",
         "--classification_weight=1",
+        "--guide_weight=0.5",
         "--clean_fraction=0.5",
         "--adversarial_weight=0",
         "--generator_steps=1",
@@ -54,7 +56,7 @@ def test_a_report_says_what_a_purifier_was_trained_with(hardened, tiny_run):
     assert found["trained_with"] == {
         "name": classifier.name,
         "fingerprint": classifier.fingerprint,
-        "adversary": "white_box:2,content,online,stored",
+        "adversary": "white_box:2,content,online,guide,stored",
     }
     report = (hardened / "report.md").read_text()
     assert f"({classifier.fingerprint}), the one measured here" in report
@@ -86,7 +88,7 @@ def test_evaluate_says_so_of_another_classifier(
     assert code == 0
     report = (tmp_path / "measured" / "report.md").read_text()
     assert "not the one measured here" in report
-    assert "adversary white_box:2,content,online,stored" in report
+    assert "adversary white_box:2,content,online,guide,stored" in report
 
 
 def test_pairs_alone_leave_nothing_to_tell(tmp_path, tiny_run):
@@ -146,6 +148,20 @@ def test_a_purifier_that_goes_on_from_a_hardened_one_says_so(
     again = training_record.read(str(workdir / "purifier.keras"))
     assert again == training_record.read(str(hardened / "purifier.keras"))
     assert "the one measured here" in (workdir / "report.md").read_text()
+
+
+def test_a_guess_among_too_few_classes_is_refused(
+    tiny_run, tmp_path, command, capsys
+):
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--workdir={tmp_path / 'run'}",
+        *NETWORK,
+        "--generator_classes=9",
+    ]
+    assert command("train", *words) == 1
+    assert "generator_classes must be at least 10" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "adversarial").exists()
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -154,6 +154,16 @@ def test_decoder_activation_leaves_the_encoder_alone():
             {},
             9 * 32 + 8 * (9 * 32 * 32 + 4 * 32) + 4 * 32 + (9 * 32 + 1),
         ),
+        # The guess: a layer to 3 classes, and one back without biases.
+        (
+            {"width": 4, "depth": 1, "classes": 3},
+            9 * 4
+            + 2 * (9 * 4 * 4 + 4 * 4)
+            + 4 * 4
+            + (4 * 3 + 3)
+            + 3 * 4
+            + (9 * 4 + 1),
+        ),
         # The first and the last layer have kernels of twice their stride.
         (
             {"width": 4, "depth": 1, "stride": 3},
@@ -195,6 +205,21 @@ def test_with_a_skip_what_is_computed_is_added_and_clipped():
     )
 
 
+def test_what_is_drawn_depends_on_the_guess():
+    model = models.generator("purifier_resnet", (8, 8, 1), classes=3, seed=0)
+    guess = model.get_layer(models.GUIDE)
+    inside = keras.Model(model.input, [guess.output, model.output])
+    images = random_images((8, 8, 1))
+    logits, before = inside.predict(images, verbose=0)
+    assert logits.shape == (3, 3)
+    kernel, bias = guess.get_weights()
+    guess.set_weights([kernel, bias + [9.0, 0.0, 0.0]])
+    moved, after = inside.predict(images, verbose=0)
+    np.testing.assert_allclose(moved - logits, [[9.0, 0.0, 0.0]] * 3, atol=1e-5)
+    # Everywhere, since the guess is of all of the image.
+    assert (np.abs(after - before) > 1e-6).mean() > 0.9
+
+
 def test_a_stride_must_fit_the_image():
     with pytest.raises(ValueError, match="multiples of its total stride 2"):
         models.generator("purifier_resnet", (8, 7, 1), stride=2)
@@ -230,6 +255,8 @@ def test_a_residual_block_adds_to_what_it_is_given():
             "stride must be None for ape_gan_c, .*got 1",
         ),
         ("ape_gan_i", {"skip": True}, "skip must be False for ape_gan_i, "),
+        ("ape_gan_m", {"classes": 10}, "classes must be None for ape_gan_m"),
+        ("purifier_resnet", {"classes": 0}, "classes must be a positive int"),
         (
             "purifier_resnet",
             {"skip": True, "output": "tanh"},
