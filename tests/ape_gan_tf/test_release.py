@@ -106,6 +106,9 @@ def test_the_record_has_all_that_shapes_the_network(folder):
         "batch_norm_momentum": 0.99,
         "width": None,
         "depth": None,
+        "stride": None,
+        "skip": False,
+        "classes": None,
     }
     record = read_record(folder / "tiny_classifier.json")
     assert record.network == {
