@@ -273,7 +273,10 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
             {"training_crop": 4, "classification_weight": 0.1},
             "training_crop must be None where .* the classifier",
         ),
-        ({"adversary": "pgd"}, "adversary must be one of content, guide, online,"),
+        (
+            {"adversary": "pgd"},
+            "adversary must be one of content, guide, online,",
+        ),
         ({"adversary": "stored:0"}, "adversary must have positive numbers"),
         ({"adversary": "white_box:1,stored:999"}, "adversary must leave each"),
         (
