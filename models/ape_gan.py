@@ -86,6 +86,7 @@ def generator(
             at full resolution, 1.
         skip: Whether `purifier_resnet` adds what it computes to the image, and
             clips to [0, 1] in place of a sigmoid; at first it adds nothing.
+            The clip has no gradient at the ends, for an attacker neither.
         classes: Of a guess that `purifier_resnet` makes of its own; by default
             it makes none.
         seed: Makes the initial weights reproducible.

@@ -34,8 +34,8 @@ def purifier_resnet(
     and the last is a deconvolution that undoes it: the blocks cost its square
     less and see its multiple further.
 
-    A `skip` is the way of who adds what is returned to the image: the last
-    layer begins at zero, and so the network at the identity (Zhang et al. 2017
+    With `skip` the caller adds what is returned to the image; the last layer
+    then begins at zero, and so the network at the identity (Zhang et al. 2017
     learn the noise, not the image, likewise).
 
     With `classes` the network makes a guess of its own: the mean of each
@@ -53,8 +53,8 @@ def purifier_resnet(
         skip: Whether the last layer begins at zero.
         classes: Of the guess; None makes none.
         kernel_size: Side of all kernels, but for those of a layer with a
-            stride, which are at least twice that: then every pixel of a
-            deconvolution's is made of equally many.
+            stride, which are at least twice the stride: then every pixel of
+            a deconvolution's is made of equally many.
         batch_norm_momentum: Of the moving averages.
     """
 
