@@ -59,12 +59,14 @@ def purifier_resnet(
     """
 
     def convolution(filters, name, strides=1, is_last=False):
-        smallest = 2 * strides if strides > 1 else 1
+        has_stride = strides > 1
+        kind = keras.layers.Conv2D
+        if is_last and has_stride:
+            kind = keras.layers.Conv2DTranspose
         initializer = next(initializers)
-        kinds = keras.layers.Conv2D, keras.layers.Conv2DTranspose
-        return kinds[is_last and strides > 1](
+        return kind(
             filters,
-            max(kernel_size, smallest),
+            max(kernel_size, 2 * strides) if has_stride else kernel_size,
             strides=strides,
             padding="same",
             use_bias=is_last,
