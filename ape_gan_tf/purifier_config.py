@@ -42,6 +42,8 @@ class PurifierConfig:
         generator_depth: Residual blocks of it; None is its default.
         generator_stride: They work at the resolution divided by this; None is
             full resolution.
+        generator_levels: How often they are done, each time at half the
+            resolution and twice the channels; None is once.
         generator_skip: Whether it adds what it computes to the image, and
             begins at the identity.
         generator_classes: How many classes it guesses among, see there; None
@@ -115,6 +117,7 @@ class PurifierConfig:
     generator_width: int | None = None
     generator_depth: int | None = None
     generator_stride: int | None = None
+    generator_levels: int | None = None
     generator_skip: bool = False
     generator_classes: int | None = None
     epochs: int = 2
@@ -328,6 +331,7 @@ class PurifierConfig:
             width=self.generator_width,
             depth=self.generator_depth,
             stride=self.generator_stride,
+            levels=self.generator_levels,
             skip=self.generator_skip,
             classes=self.generator_classes,
             seed=2 * self.seed,

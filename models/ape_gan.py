@@ -49,6 +49,7 @@ def generator(
     width: int | None = None,
     depth: int | None = None,
     stride: int | None = None,
+    levels: int | None = None,
     skip: bool = False,
     classes: int | None = None,
     seed: int | None = None,
@@ -73,7 +74,8 @@ def generator(
         name: One of `GENERATORS`.
         image_shape: Height, width and channels. Height and width must be
             multiples of the total stride: 4, or 8 for `ape_gan_i`, which
-            the paper uses at 256x256; `stride` for `purifier_resnet`.
+            the paper uses at 256x256; `stride` for `purifier_resnet`, twice
+            that for each level after the first.
         kernel_size: Side of all kernels; the released code has 5.
         decoder_activation: "leaky_relu", or "relu" as in the released code.
         output: "sigmoid", or "tanh" as in the released code, whose images
@@ -81,9 +83,11 @@ def generator(
         batch_norm_momentum: Momentum of the moving averages, in [0, 1].
         width: Channels of `purifier_resnet`, by default 32; those of Table 6
             are fixed.
-        depth: Residual blocks of `purifier_resnet`, by default 4.
+        depth: Residual blocks of `purifier_resnet`, by default 4, a level.
         stride: Its blocks work at the resolution divided by this, by default
             at full resolution, 1.
+        levels: So many times its blocks are done, each time at half the
+            resolution and with twice the channels; by default once.
         skip: Whether `purifier_resnet` adds what it computes to the image, and
             clips to [0, 1] in place of a sigmoid; at first it adds nothing.
             The clip has no gradient at the ends, for an attacker neither.
@@ -109,6 +113,7 @@ def generator(
         width=width,
         depth=depth,
         stride=stride,
+        levels=levels,
         classes=classes,
     )
     _check_skip(name, skip, output)
@@ -303,7 +308,10 @@ def _checked_capacity(name, image_shape, **given):
             else checks.check_positive_integer(value, argument)
             for argument, value in given.items()
         }
-        _check_multiple(name, height, columns, capacity["stride"])
+        strides = purifier_resnet.total_stride(
+            capacity["stride"], capacity["levels"]
+        )
+        _check_multiple(name, height, columns, strides)
         return capacity
     _check_multiple(name, height, columns, 2 ** len(_ENCODERS[name]))
     for argument, value in given.items():

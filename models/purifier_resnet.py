@@ -6,7 +6,7 @@ import keras
 
 # The layer whose output is the logits of the network's own guess.
 GUIDE = "guide"
-DEFAULTS = {"width": 32, "depth": 4, "stride": 1}
+DEFAULTS = {"width": 32, "depth": 4, "stride": 1, "levels": 1}
 
 
 def purifier_resnet(
@@ -16,6 +16,7 @@ def purifier_resnet(
     width: int,
     depth: int,
     stride: int,
+    levels: int,
     skip: bool,
     classes: int | None,
     kernel_size: int,
@@ -34,6 +35,11 @@ def purifier_resnet(
     and the last is a deconvolution that undoes it: the blocks cost its square
     less and see its multiple further.
 
+    With several `levels` the blocks are done over at each: in front of all but
+    the first a convolution of stride 2, with batch normalisation and leaky ReLU
+    before it, halves the sides and doubles the channels, as in networks that
+    classify. The last deconvolution undoes them all.
+
     With `skip` the caller adds what is returned to the image; the last layer
     then begins at zero, and so the network at the identity (Zhang et al. 2017
     learn the noise, not the image, likewise).
@@ -45,11 +51,13 @@ def purifier_resnet(
     and the guess can be trained for by itself, without a classifier.
 
     Args:
-        images: A Keras tensor `[B, H, W, C]`, its sides multiples of `stride`.
+        images: A Keras tensor `[B, H, W, C]`, its sides multiples of
+            `total_stride(stride, levels)`.
         initializers: Yields one for each convolution.
-        width: Channels of all layers but the last.
-        depth: Residual blocks.
-        stride: Of the first and the last layer.
+        width: Channels of the first level.
+        depth: Residual blocks of a level.
+        stride: Of the first layer.
+        levels: At least 1.
         skip: Whether the last layer begins at zero.
         classes: Of the guess; None makes none.
         kernel_size: Side of all kernels, but for those of a layer with a
@@ -76,7 +84,13 @@ def purifier_resnet(
 
     activated = functools.partial(_activated, momentum=batch_norm_momentum)
     features = convolution(width, "first", stride)(images)
-    for block in range(1, depth + 1):
+    for block in range(1, levels * depth + 1):
+        level, place = divmod(block - 1, depth)
+        if level > 0 and place == 0:
+            width *= 2
+            name = f"level_{level + 1}"
+            features = activated(features, name)
+            features = convolution(width, name, 2)(features)
         branch = features
         for half in (1, 2):
             name = f"block_{block}_conv_{half}"
@@ -86,7 +100,15 @@ def purifier_resnet(
     features = activated(features, "last")
     if classes is not None:
         features = _guided(features, classes, initializers)
-    return convolution(images.shape[-1], "last", stride, is_last=True)(features)
+    strides = total_stride(stride, levels)
+    return convolution(images.shape[-1], "last", strides, is_last=True)(
+        features
+    )
+
+
+def total_stride(stride: int, levels: int) -> int:
+    """How many pixels of an image a side of the last level's pixel covers."""
+    return stride * 2 ** (levels - 1)
 
 
 def _guided(features, classes, initializers):
