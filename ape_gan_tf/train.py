@@ -96,7 +96,7 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         ("width", "Channels of purifier_resnet."),
         ("depth", "Residual blocks of purifier_resnet."),
         ("stride", "Its blocks are at the resolution divided by this."),
-        ("levels", "Its blocks are done so often, at half the resolution each."),
+        ("levels", "How often they are done, each time at half the size."),
         ("classes", "It guesses among so many, and paints by the guess."),
     ):
         flags.DEFINE_integer(

@@ -182,6 +182,18 @@ def test_a_stride_makes_the_blocks_work_on_fewer_pixels():
     assert model.output_shape == (None, 8, 12, 3)
 
 
+def test_a_level_works_on_fewer_pixels_with_more_channels():
+    model = models.generator(
+        "purifier_resnet", (8, 12, 3), width=5, depth=2, stride=2, levels=2
+    )
+    for block, shape in enumerate([(4, 6, 5)] * 2 + [(2, 3, 10)] * 2, start=1):
+        assert model.get_layer(f"block_{block}").output.shape[1:] == shape
+    # The first layer of a level and the last of all: twice their stride.
+    assert model.get_layer("level_2").kernel.shape == (4, 4, 5, 10)
+    assert model.get_layer("last").kernel.shape == (8, 8, 3, 10)
+    assert model.output_shape == (None, 8, 12, 3)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_with_a_skip_a_network_begins_at_the_identity(stride):
     model = models.generator(
@@ -223,6 +235,8 @@ def test_what_is_drawn_depends_on_the_guess():
 def test_a_stride_must_fit_the_image():
     with pytest.raises(ValueError, match="multiples of its total stride 2"):
         models.generator("purifier_resnet", (8, 7, 1), stride=2)
+    with pytest.raises(ValueError, match="multiples of its total stride 8"):
+        models.generator("purifier_resnet", (8, 12, 1), stride=2, levels=3)
 
 
 def test_a_residual_block_adds_to_what_it_is_given():
@@ -254,6 +268,8 @@ def test_a_residual_block_adds_to_what_it_is_given():
             {"stride": 1},
             "stride must be None for ape_gan_c, .*got 1",
         ),
+        ("purifier_resnet", {"levels": 0}, "levels must be a positive integer"),
+        ("ape_gan_m", {"levels": 2}, "levels must be None for ape_gan_m"),
         ("ape_gan_i", {"skip": True}, "skip must be False for ape_gan_i, "),
         ("ape_gan_m", {"classes": 10}, "classes must be None for ape_gan_m"),
         ("purifier_resnet", {"classes": 0}, "classes must be a positive int"),
