@@ -117,17 +117,17 @@ def classification_loss(
     return tf.reduce_mean(each)
 
 
-def consistency_loss(logits: tf.Tensor, clean_logits: tf.Tensor) -> tf.Tensor:
-    """KL(p || q): q on purified images from p on the clean ones.
+def consistency_loss(logits: tf.Tensor, wanted_logits: tf.Tensor) -> tf.Tensor:
+    """KL(p || q): q on purified images from what it should be, p.
 
     Args:
         logits: float32 `[B, K]`, of the frozen classifier on purified images.
-        clean_logits: float32 `[B, K]`, of the same on clean images as they
-            are; no gradient goes through them.
+        wanted_logits: float32 `[B, K]`, of the same on clean images as they
+            are, or the generator's guess; no gradient goes through them.
 
     Returns:
         A float32 scalar of 0 or more.
     """
-    wanted = tf.nn.log_softmax(tf.stop_gradient(clean_logits))
+    wanted = tf.nn.log_softmax(tf.stop_gradient(wanted_logits))
     gap = wanted - tf.nn.log_softmax(logits)
     return tf.reduce_mean(tf.reduce_sum(tf.exp(wanted) * gap, -1))

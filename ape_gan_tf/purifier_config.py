@@ -46,8 +46,8 @@ class PurifierConfig:
             resolution and twice the channels; None is once.
         generator_skip: Whether it adds what it computes to the image, and
             begins at the identity.
-        generator_classes: How many classes it guesses among, see there; None
-            is no guess.
+        generator_classes: How many classes it guesses among, to paint by the
+            guess; None is no guess. It needs `generator_skip`.
         epochs: Passes over the adversarial set; the last batch of each is
             dropped where it is not full.
         batch_size: 64 in the paper (16 on ImageNet).
@@ -105,7 +105,8 @@ class PurifierConfig:
             is used, else none.
         consistency: `labels`: the classifier's loss is the cross-entropy of
             the label; `kl`: the divergence from its own answer for the clean
-            image, which needs no labels.
+            image, which needs no labels; `guide`: its divergence from the
+            generator's own guess, through which no gradient goes.
         ema_decay: Of the moving average of the generator's weights, which
             then is the purifier; 0 for none.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -225,12 +226,23 @@ class PurifierConfig:
     def _check_guide(self, rows: dict[str, slice]) -> None:
         if self.generator_classes is not None:
             check_positive_integer(self.generator_classes, "generator_classes")
-        elif self.guide_weight or "guide" in rows:
-            raise ValueError(
-                "generator_classes must be given where adversary is "
-                f"{self.adversary!r} and guide_weight is {self.guide_weight}, "
-                "got None"
-            )
+            if not self.generator_skip:
+                raise ValueError(
+                    "generator_skip must be True where generator_classes is "
+                    f"{self.generator_classes}, got False"
+                )
+            return
+        needing = {
+            "adversary": self.adversary if "guide" in rows else None,
+            "guide_weight": self.guide_weight,
+            "consistency": "guide" if self.consistency == "guide" else None,
+        }
+        for name, value in needing.items():
+            if value:
+                raise ValueError(
+                    f"generator_classes must be given where {name} is "
+                    f"{value!r}, got None"
+                )
 
     def _check_free(self, rows: dict[str, slice]) -> None:
         if "white_box" not in rows:
@@ -292,6 +304,21 @@ class PurifierConfig:
         return self.classification_weight > 0 or not NEED_CLASSIFIER.isdisjoint(
             self.rows()
         )
+
+    def check_guess(self, classes: int) -> None:
+        """Checks that the classifier can follow the generator's guess.
+
+        Args:
+            classes: Those of the classifier.
+
+        Raises:
+            ValueError: It should, and the guess is among another number.
+        """
+        if self.consistency == "guide" and classes != self.generator_classes:
+            raise ValueError(
+                "generator_classes must be those of the classifier where "
+                f"consistency is guide, {classes}, got {self.generator_classes}"
+            )
 
     def training_shape(
         self, image_shape: tuple[int, int, int]

@@ -167,8 +167,8 @@ class PurifierTrainer:
             batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`,
                 of `config.training_shape`; where images are crafted also
                 `step`, int64 scalar, on which random choices depend; where
-                the classifier is needed and `consistency` is `labels`, these
-                too, int64 `[B]`.
+                the classifier is needed and `consistency` is not `kl`, the
+                labels too, int64 `[B]`.
         """
         clean = batch["images"]
         labels = self._labels(batch)
@@ -191,7 +191,7 @@ class PurifierTrainer:
         """What the adversary leads away from: labels, or what stands for it."""
         if self._classifier is None and self._guesser is None:
             return None
-        if self._config.consistency == "labels" or self._classifier is None:
+        if self._config.consistency != "kl" or self._classifier is None:
             return batch["labels"]
         return tf.argmax(self._classifier(batch["images"]), -1)
 
@@ -275,7 +275,7 @@ class PurifierTrainer:
         )
         found = {"content_loss": content, "adversarial_loss": fooling}
         if config.classification_weight:
-            wrong = self._classification_loss(purified, clean, labels)
+            wrong = self._classification_loss(purified, guess, clean, labels)
             found["classification_loss"] = wrong
             loss += config.classification_weight * wrong
         if config.guide_weight:
@@ -292,7 +292,11 @@ class PurifierTrainer:
         )
 
     def _classification_loss(
-        self, purified: tf.Tensor, clean: tf.Tensor, labels: tf.Tensor
+        self,
+        purified: tf.Tensor,
+        guess: tf.Tensor | None,
+        clean: tf.Tensor,
+        labels: tf.Tensor,
     ) -> tf.Tensor:
         """The frozen classifier's, on adversarial and clean images."""
         count = self._config.clean_count
@@ -303,6 +307,8 @@ class PurifierTrainer:
                 tf.concat([labels, labels[:count]], 0),
                 self._config.classification_q,
             )
+        if self._config.consistency == "guide":
+            return losses.consistency_loss(logits, guess)
         wanted = self._classifier(clean)
         return losses.consistency_loss(
             logits, tf.concat([wanted, wanted[:count]], 0)
@@ -342,6 +348,7 @@ def _checked(
             f"classifier must be for images of shape {tuple(image_shape)}, "
             f"the training set's, got {classifier.image_shape}"
         )
+    config.check_guess(classifier.num_classes)
     return classifier
 
 

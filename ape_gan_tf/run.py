@@ -100,16 +100,19 @@ class Run:
             network = self.purifier.build_generator(each)
             if self.initial is not None:
                 take_weights(network, self.initial, "initial_purifier")
-        classes = self.purifier.generator_classes
-        if classes is not None and classes < self.dataset.num_classes:
+        guessed = self.purifier.generator_classes
+        if guessed is not None and guessed < self.dataset.num_classes:
             raise ValueError(
                 "generator_classes must be at least "
                 f"{self.dataset.num_classes}, those of {self.dataset.name}, "
-                f"got {classes}"
+                f"got {guessed}"
             )
         self.dataset.batches(self.measurement.split, 1)
+        classes = self.dataset.num_classes
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)
+            classes = self.classifier.num_classes
+        self.purifier.check_guess(classes)
         if self.adversarial_set is None:
             refuse_all_targets(self.attack, "attack")
             count = self.dataset.count("train")

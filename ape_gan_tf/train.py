@@ -319,7 +319,8 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "labels",
         CONSISTENCIES,
         "The classifier's loss: cross-entropy of the labels, or its "
-        "divergence from its own answer for the clean image.",
+        "divergence from its own answer for the clean image (kl) or from the "
+        "purifier's guess (guide).",
         flag_values=values,
     )
     flags.DEFINE_float(

@@ -91,8 +91,8 @@ def generator(
         skip: Whether `purifier_resnet` adds what it computes to the image, and
             clips to [0, 1] in place of a sigmoid; at first it adds nothing.
             The clip has no gradient at the ends, for an attacker neither.
-        classes: Of a guess that `purifier_resnet` makes of its own; by default
-            it makes none.
+        classes: Of a guess that `purifier_resnet` makes of its own, on which
+            all depends that it adds to the image; by default it makes none.
         seed: Makes the initial weights reproducible.
 
     Returns:
@@ -116,7 +116,7 @@ def generator(
         levels=levels,
         classes=classes,
     )
-    _check_skip(name, skip, output)
+    _check_skip(name, skip, output, classes)
 
     inputs = features = keras.Input(image_shape, name="images")
     if output == "tanh":
@@ -323,8 +323,13 @@ def _checked_capacity(name, image_shape, **given):
     return {}
 
 
-def _check_skip(name, skip, output):
+def _check_skip(name, skip, output, classes):
     if not skip:
+        if classes is not None:
+            raise ValueError(
+                f"skip must be True where classes is {classes}, got False: of "
+                "the image itself nothing would be left"
+            )
         return
     if name != "purifier_resnet":
         raise ValueError(

@@ -44,10 +44,11 @@ def purifier_resnet(
     then begins at zero, and so the network at the identity (Zhang et al. 2017
     learn the noise, not the image, likewise).
 
-    With `classes` the network makes a guess of its own: the mean of each
-    channel behind the last block goes through a linear layer, `GUIDE`, to
-    logits, and their softmax through another, back to the channels, which is
-    added everywhere. So what is drawn can depend on what all of the image is,
+    With `classes` the network makes a guess of its own, and what it adds to an
+    image depends on the guess alone: the mean of each channel behind the last
+    block goes through a linear layer, `GUIDE`, to logits, and their softmax
+    through another, back to the channels, which the last layer sees everywhere
+    in place of the features. An attacker has no other way through the network,
     and the guess can be trained for by itself, without a classifier.
 
     Args:
@@ -99,7 +100,7 @@ def purifier_resnet(
         features = keras.layers.Add(name=f"block_{block}")([features, branch])
     features = activated(features, "last")
     if classes is not None:
-        features = _guided(features, classes, initializers)
+        features = _painted(features, classes, initializers)
     strides = total_stride(stride, levels)
     return convolution(images.shape[-1], "last", strides, is_last=True)(
         features
@@ -111,25 +112,25 @@ def total_stride(stride: int, levels: int) -> int:
     return stride * 2 ** (levels - 1)
 
 
-def _guided(features, classes, initializers):
-    """Adds to each channel what the guess of a class says."""
-    width = features.shape[-1]
+def _painted(features, classes, initializers):
+    """What the guess of a class says of each channel, the same everywhere."""
+    *sides, width = features.shape[1:]
     means = keras.layers.GlobalAveragePooling2D(name="means")(features)
     logits = keras.layers.Dense(
         classes, kernel_initializer=next(initializers), name=GUIDE
     )(means)
     shares = keras.layers.Softmax(name="shares")(logits)
-    change = keras.layers.Dense(
+    paint = keras.layers.Dense(
         width,
         use_bias=False,
         kernel_initializer=next(initializers),
-        name="guided",
+        name="paint",
     )(shares)
-    everywhere = keras.layers.Reshape((1, 1, width), name="everywhere")(change)
-    added = keras.layers.Add(name="guided_features")([features, everywhere])
-    return keras.layers.LeakyReLU(negative_slope=0.2, name="guided_leaky_relu")(
-        added
+    paint = keras.layers.LeakyReLU(negative_slope=0.2, name="paint_leaky_relu")(
+        paint
     )
+    paint = keras.layers.Reshape((1, 1, width), name="one_pixel")(paint)
+    return keras.layers.UpSampling2D(sides, name="everywhere")(paint)
 
 
 def _activated(features, name, momentum):

@@ -18,6 +18,14 @@ from tests.ape_gan_tf.purifier_steps import (
     weights_of,
 )
 
+GUESSING = {
+    "generator": "purifier_resnet",
+    "generator_width": 8,
+    "generator_depth": 1,
+    "generator_skip": True,
+    "generator_classes": 10,
+}
+
 
 def make_classifier(seed=0):
     network = keras.Sequential(
@@ -48,7 +56,8 @@ def make_hardened(classifier=None, **config):
 
 
 @pytest.mark.parametrize(
-    ("consistency", "q"), [("labels", 0.0), ("labels", 0.7), ("kl", 0.0)]
+    ("consistency", "q"),
+    [("labels", 0.0), ("labels", 0.7), ("kl", 0.0), ("guide", 0.0)],
 )
 def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     numbered, consistency, q
@@ -56,6 +65,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     classifier = make_classifier()
     trainer = make_hardened(
         classifier,
+        **GUESSING if consistency == "guide" else {},
         classification_weight=2.0,
         clean_fraction=0.5,
         consistency=consistency,
@@ -67,7 +77,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     clean, adversarial = numbered["images"], numbered["adversarial"]
     before = tf.concat([adversarial, clean[:8]], 0)
     after = tf.concat([clean, clean[:8]], 0)
-    purified = trainer.generator(before, training=True)
+    purified, guess = trainer._forward(before)
     if consistency == "labels":
         labels = tf.concat([numbered["labels"], numbered["labels"][:8]], 0)
         wanted = tf.one_hot(labels, 10)
@@ -78,7 +88,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
             expected = (1.0 - tf.exp(-expected) ** q) / q
     else:
         expected = keras.losses.kl_divergence(
-            tf.nn.softmax(classifier(after)),
+            tf.nn.softmax(classifier(after) if guess is None else guess),
             tf.nn.softmax(classifier(purified)),
         )
     found = named_losses(trainer, numbered)
@@ -95,10 +105,7 @@ def test_a_guess_is_trained_without_a_classifier(numbered):
     """On adversarial and clean images, and by an attack on itself alone."""
     trainer = PurifierTrainer(
         PurifierConfig(
-            generator="purifier_resnet",
-            generator_width=8,
-            generator_depth=1,
-            generator_classes=10,
+            **GUESSING,
             batch_size=16,
             adversary="guide",
             adversary_starts="clean",
@@ -216,6 +223,12 @@ def test_crafting_sees_batch_normalisation_as_it_is_used_later(numbered):
     direction = tf.sign(tape.gradient(loss, clean))
     expected = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_classifier_must_have_the_classes_of_the_guess_it_follows():
+    config = {**GUESSING, "generator_classes": 11, "consistency": "guide"}
+    with pytest.raises(ValueError, match="generator_classes must .*10, got 11"):
+        make_hardened(classification_weight=1.0, **config)
 
 
 def test_with_kl_nothing_is_read_off_the_labels(numbered):

@@ -318,7 +318,7 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
             "training_noise_fraction must be 0 where .* got 0.5",
         ),
         ({"classification_weight": -1}, "classification_weight must be"),
-        ({"consistency": "mse"}, "consistency must be one of kl, labels"),
+        ({"consistency": "mse"}, "consistency must be one of guide, kl"),
         ({"classification_q": 1.5}, "classification_q must be .* got 1.5"),
         (
             {"consistency": "kl", "classification_q": 0.7},
@@ -327,6 +327,11 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
         ({"guide_weight": 1.0}, "generator_classes must be given where .*1.0"),
         ({"adversary": "guide"}, "generator_classes must be given .*'guide'"),
+        ({"consistency": "guide"}, "generator_classes must be given .*'guide'"),
+        (
+            {"generator": "purifier_resnet", "generator_classes": 10},
+            "generator_skip must be True where generator_classes is 10",
+        ),
     ],
 )
 def test_a_configuration_is_checked(config, message):

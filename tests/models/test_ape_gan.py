@@ -156,7 +156,7 @@ def test_decoder_activation_leaves_the_encoder_alone():
         ),
         # The guess: a layer to 3 classes, and one back without biases.
         (
-            {"width": 4, "depth": 1, "classes": 3},
+            {"width": 4, "depth": 1, "classes": 3, "skip": True},
             9 * 4
             + 2 * (9 * 4 * 4 + 4 * 4)
             + 4 * 4
@@ -217,19 +217,35 @@ def test_with_a_skip_what_is_computed_is_added_and_clipped():
     )
 
 
-def test_what_is_drawn_depends_on_the_guess():
-    model = models.generator("purifier_resnet", (8, 8, 1), classes=3, seed=0)
-    guess = model.get_layer(models.GUIDE)
-    inside = keras.Model(model.input, [guess.output, model.output])
+def test_what_is_added_depends_on_the_guess_alone():
+    model = models.generator(
+        "purifier_resnet", (8, 8, 1), classes=3, skip=True, stride=2, seed=0
+    )
+    guess, last = model.get_layer(models.GUIDE), model.get_layer("last")
+    kernel, bias = last.get_weights()
+    # It begins at zero, and is drawn here.
+    kernel = np.random.default_rng(0).uniform(-1.0, 1.0, kernel.shape)
+    last.set_weights([kernel, bias])
+    inside = keras.Model(model.input, [guess.output, last.output])
     images = random_images((8, 8, 1))
     logits, before = inside.predict(images, verbose=0)
     assert logits.shape == (3, 3)
+    # By hand: softmax, a linear layer, leaky ReLU, the same everywhere.
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    paint = shares @ model.get_layer("paint").get_weights()[0]
+    paint = np.where(paint > 0, paint, 0.2 * paint)
+    # A pixel inside is of the kernel's four that reach it.
+    for row, column in np.ndindex(2, 2):
+        reaching = kernel[row::2, column::2].sum((0, 1))
+        wanted = paint @ reaching.T
+        found = before[:, 2 + (row + 1) % 2, 2 + (column + 1) % 2]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    # Sure of one class, all images get one change.
     kernel, bias = guess.get_weights()
-    guess.set_weights([kernel, bias + [9.0, 0.0, 0.0]])
-    moved, after = inside.predict(images, verbose=0)
-    np.testing.assert_allclose(moved - logits, [[9.0, 0.0, 0.0]] * 3, atol=1e-5)
-    # Everywhere, since the guess is of all of the image.
-    assert (np.abs(after - before) > 1e-6).mean() > 0.9
+    guess.set_weights([kernel, bias + [99.0, 0.0, 0.0]])
+    _, after = inside.predict(images, verbose=0)
+    np.testing.assert_allclose(after, after[[0, 0, 0]], atol=1e-6)
+    assert np.abs(after - before).max() > 1e-2
 
 
 def test_a_stride_must_fit_the_image():
@@ -273,6 +289,7 @@ def test_a_residual_block_adds_to_what_it_is_given():
         ("ape_gan_i", {"skip": True}, "skip must be False for ape_gan_i, "),
         ("ape_gan_m", {"classes": 10}, "classes must be None for ape_gan_m"),
         ("purifier_resnet", {"classes": 0}, "classes must be a positive int"),
+        ("purifier_resnet", {"classes": 3}, "skip must be True where classes"),
         (
             "purifier_resnet",
             {"skip": True, "output": "tanh"},
