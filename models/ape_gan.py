@@ -302,7 +302,7 @@ def _checked_capacity(name, image_shape, **given):
     """The residual purifier's; for another network none may be given."""
     height, columns, _ = image_shape
     if name == "purifier_resnet":
-        capacity = {
+        capacity: dict[str, Any] = {
             argument: purifier_resnet.DEFAULTS.get(argument)
             if value is None
             else checks.check_positive_integer(value, argument)
