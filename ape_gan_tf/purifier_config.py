@@ -38,12 +38,13 @@ class PurifierConfig:
     Attributes:
         generator: `ape_gan_m`, `ape_gan_c` or `ape_gan_i` (Table 6), or
             `purifier_resnet`, a residual one.
-        generator_width: Channels of `purifier_resnet`; None is its default.
-        generator_depth: Residual blocks of it; None is its default.
+        generator_width: Channels of `purifier_resnet` in its first level; None
+            is its default.
+        generator_depth: Residual blocks of a level; None is its default.
         generator_stride: They work at the resolution divided by this; None is
             full resolution.
-        generator_levels: How often they are done, each time at half the
-            resolution and twice the channels; None is once.
+        generator_levels: Each has blocks of its own, at half the resolution
+            and with twice the channels of the one before; None is one.
         generator_skip: Whether it adds what it computes to the image, and
             begins at the identity.
         generator_classes: How many classes it guesses among, to paint by the
@@ -106,7 +107,8 @@ class PurifierConfig:
         consistency: `labels`: the classifier's loss is the cross-entropy of
             the label; `kl`: the divergence from its own answer for the clean
             image, which needs no labels; `guide`: its divergence from the
-            generator's own guess, through which no gradient goes.
+            generator's own guess, through which no gradient goes, and
+            adversaries still lead away from the label.
         ema_decay: Of the moving average of the generator's weights, which
             then is the purifier; 0 for none.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -192,13 +194,7 @@ class PurifierConfig:
                     f"batch of {self.batch_size}, got {self.clean_fraction}"
                 )
         check_in_range(self.ema_decay, 0.0, 0.999999, "ema_decay")
-        check_one_of(self.consistency, CONSISTENCIES, "consistency")
-        check_in_range(self.classification_q, 0.0, 1.0, "classification_q")
-        if self.classification_q and self.consistency != "labels":
-            raise ValueError(
-                "classification_q must be 0 where consistency is "
-                f"{self.consistency}, got {self.classification_q}"
-            )
+        self._check_consistency()
         self._check_adversary()
         if self.training_crop is not None and self.needs_classifier:
             raise ValueError(
@@ -226,11 +222,6 @@ class PurifierConfig:
     def _check_guide(self, rows: dict[str, slice]) -> None:
         if self.generator_classes is not None:
             check_positive_integer(self.generator_classes, "generator_classes")
-            if not self.generator_skip:
-                raise ValueError(
-                    "generator_skip must be True where generator_classes is "
-                    f"{self.generator_classes}, got False"
-                )
             return
         needing = {
             "adversary": self.adversary if "guide" in rows else None,
@@ -243,6 +234,20 @@ class PurifierConfig:
                     f"generator_classes must be given where {name} is "
                     f"{value!r}, got None"
                 )
+
+    def _check_consistency(self) -> None:
+        check_one_of(self.consistency, CONSISTENCIES, "consistency")
+        check_in_range(self.classification_q, 0.0, 1.0, "classification_q")
+        if self.classification_q and self.consistency != "labels":
+            raise ValueError(
+                "classification_q must be 0 where consistency is "
+                f"{self.consistency}, got {self.classification_q}"
+            )
+        if self.consistency == "guide" and not self.classification_weight:
+            raise ValueError(
+                "classification_weight must be above 0 where consistency is "
+                f"guide, got {self.classification_weight}"
+            )
 
     def _check_free(self, rows: dict[str, slice]) -> None:
         if "white_box" not in rows:

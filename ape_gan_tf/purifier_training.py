@@ -73,10 +73,10 @@ class PurifierTrainer:
                 take_weights(self.generator, initial, "initial_purifier")
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(training_shape)
-        guided, self._guesser = _guided(self.generator)
+        with_guess, self._guesser = _with_guess(self.generator)
         self._generate, self._discriminate = (
             model if xla or model is None else fuse_batch_norm(model)
-            for model in (guided, self.discriminator)
+            for model in (with_guess, self.discriminator)
         )
         self._g_optimizer = self._optimizer(
             self.generator.trainable_variables,
@@ -167,8 +167,8 @@ class PurifierTrainer:
             batch: `images` (clean) and `adversarial`, float32 `[B, H, W, C]`,
                 of `config.training_shape`; where images are crafted also
                 `step`, int64 scalar, on which random choices depend; where
-                the classifier is needed and `consistency` is not `kl`, the
-                labels too, int64 `[B]`.
+                there is a guess, or the classifier is needed and
+                `consistency` is not `kl`, the labels too, int64 `[B]`.
         """
         clean = batch["images"]
         labels = self._labels(batch)
@@ -315,7 +315,7 @@ class PurifierTrainer:
         )
 
 
-def _guided(generator: keras.Model) -> tuple[keras.Model, Any]:
+def _with_guess(generator: keras.Model) -> tuple[keras.Model, Any]:
     """The generator with the logits of its guess, and these alone.
 
     One that makes no guess stays as it is, and the second is None.

@@ -93,11 +93,15 @@ def _define_purifier_training_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     for name, what in (
-        ("width", "Channels of purifier_resnet."),
-        ("depth", "Residual blocks of purifier_resnet."),
+        ("width", "Channels of purifier_resnet, in its first level."),
+        ("depth", "Residual blocks of purifier_resnet, in each level."),
         ("stride", "Its blocks are at the resolution divided by this."),
-        ("levels", "How often they are done, each time at half the size."),
-        ("classes", "It guesses among so many, and paints by the guess."),
+        ("levels", "Each at half the resolution of the one before."),
+        (
+            "classes",
+            "It guesses among so many, and paints by the guess; needs "
+            "--generator_skip.",
+        ),
     ):
         flags.DEFINE_integer(
             f"generator_{name}",

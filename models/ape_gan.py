@@ -81,13 +81,13 @@ def generator(
         output: "sigmoid", or "tanh" as in the released code, whose images
             are in [-1, 1]: the model then rescales at both ends.
         batch_norm_momentum: Momentum of the moving averages, in [0, 1].
-        width: Channels of `purifier_resnet`, by default 32; those of Table 6
-            are fixed.
-        depth: Residual blocks of `purifier_resnet`, by default 4, a level.
+        width: Channels of `purifier_resnet` in its first level, by default 32;
+            those of Table 6 are fixed.
+        depth: Residual blocks of a level of `purifier_resnet`, by default 4.
         stride: Its blocks work at the resolution divided by this, by default
             at full resolution, 1.
-        levels: So many times its blocks are done, each time at half the
-            resolution and with twice the channels; by default once.
+        levels: Each has `depth` blocks of its own, at half the resolution and
+            with twice the channels of the one before; by default 1.
         skip: Whether `purifier_resnet` adds what it computes to the image, and
             clips to [0, 1] in place of a sigmoid; at first it adds nothing.
             The clip has no gradient at the ends, for an attacker neither.
@@ -318,7 +318,7 @@ def _checked_capacity(name, image_shape, **given):
         if value is not None:
             raise ValueError(
                 f"{argument} must be None for {name}, whose layers are those "
-                f"of Table 6, got {value!r}: purifier_resnet has a {argument}"
+                f"of Table 6, got {value!r}: purifier_resnet takes {argument}"
             )
     return {}
 

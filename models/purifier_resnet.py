@@ -1,6 +1,7 @@
 """A residual purifier of any width and depth, at full resolution or less."""
 
 import functools
+import itertools
 
 import keras
 
@@ -35,10 +36,10 @@ def purifier_resnet(
     and the last is a deconvolution that undoes it: the blocks cost its square
     less and see its multiple further.
 
-    With several `levels` the blocks are done over at each: in front of all but
-    the first a convolution of stride 2, with batch normalisation and leaky ReLU
-    before it, halves the sides and doubles the channels, as in networks that
-    classify. The last deconvolution undoes them all.
+    Each of the `levels` has blocks of its own: in front of all but the first a
+    convolution of stride 2, with batch normalisation and leaky ReLU before it,
+    halves the sides and doubles the channels, as in networks that classify. The
+    last deconvolution undoes them all.
 
     With `skip` the caller adds what is returned to the image; the last layer
     then begins at zero, and so the network at the identity (Zhang et al. 2017
@@ -48,8 +49,8 @@ def purifier_resnet(
     image depends on the guess alone: the mean of each channel behind the last
     block goes through a linear layer, `GUIDE`, to logits, and their softmax
     through another, back to the channels, which the last layer sees everywhere
-    in place of the features. An attacker has no other way through the network,
-    and the guess can be trained for by itself, without a classifier.
+    in place of the features. An attacker has no other way to what is added, and
+    the guess can be trained for by itself, without a classifier.
 
     Args:
         images: A Keras tensor `[B, H, W, C]`, its sides multiples of
@@ -85,19 +86,21 @@ def purifier_resnet(
 
     activated = functools.partial(_activated, momentum=batch_norm_momentum)
     features = convolution(width, "first", stride)(images)
-    for block in range(1, levels * depth + 1):
-        level, place = divmod(block - 1, depth)
-        if level > 0 and place == 0:
+    blocks = itertools.count(1)
+    for level in range(1, levels + 1):
+        if level > 1:
             width *= 2
-            name = f"level_{level + 1}"
-            features = activated(features, name)
-            features = convolution(width, name, 2)(features)
-        branch = features
-        for half in (1, 2):
-            name = f"block_{block}_conv_{half}"
-            branch = activated(branch, name)
-            branch = convolution(width, name)(branch)
-        features = keras.layers.Add(name=f"block_{block}")([features, branch])
+            features = activated(features, f"level_{level}")
+            features = convolution(width, f"level_{level}", 2)(features)
+        for block in itertools.islice(blocks, depth):
+            branch = features
+            for half in (1, 2):
+                name = f"block_{block}_conv_{half}"
+                branch = activated(branch, name)
+                branch = convolution(width, name)(branch)
+            features = keras.layers.Add(name=f"block_{block}")(
+                [features, branch]
+            )
     features = activated(features, "last")
     if classes is not None:
         features = _painted(features, classes, initializers)
@@ -117,7 +120,11 @@ def _painted(features, classes, initializers):
     *sides, width = features.shape[1:]
     means = keras.layers.GlobalAveragePooling2D(name="means")(features)
     logits = keras.layers.Dense(
-        classes, kernel_initializer=next(initializers), name=GUIDE
+        classes,
+        kernel_initializer=next(initializers),
+        # float32 whatever the precision policy: losses are taken of them.
+        dtype="float32",
+        name=GUIDE,
     )(means)
     shares = keras.layers.Softmax(name="shares")(logits)
     paint = keras.layers.Dense(

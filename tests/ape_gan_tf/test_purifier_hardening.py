@@ -78,6 +78,9 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     before = tf.concat([adversarial, clean[:8]], 0)
     after = tf.concat([clean, clean[:8]], 0)
     purified, guess = trainer._forward(before)
+    if consistency == "guide":
+        # The classifier follows the guess; adversaries do not.
+        assert trainer._labels(numbered) is numbered["labels"]
     if consistency == "labels":
         labels = tf.concat([numbered["labels"], numbered["labels"][:8]], 0)
         wanted = tf.one_hot(labels, 10)
@@ -223,6 +226,22 @@ def test_crafting_sees_batch_normalisation_as_it_is_used_later(numbered):
     direction = tf.sign(tape.gradient(loss, clean))
     expected = tf.clip_by_value(clean + 0.1 * direction, 0.0, 1.0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_guess_is_trained_in_half_precision(numbered, precision):
+    trainer = make_hardened(
+        **GUESSING,
+        adversary="white_box",
+        adversary_steps=1,
+        classification_weight=1.0,
+        consistency="guide",
+        guide_weight=1.0,
+        precision=precision,
+        generator_steps=1,
+        adversarial_weight=0.0,
+    )
+    assert np.isfinite(trainer.train_step(numbered)).all()
 
 
 def test_the_classifier_must_have_the_classes_of_the_guess_it_follows():

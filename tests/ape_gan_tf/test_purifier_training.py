@@ -327,10 +327,13 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
         ({"ema_decay": 1.0}, "ema_decay must be .* got 1.0"),
         ({"guide_weight": 1.0}, "generator_classes must be given where .*1.0"),
         ({"adversary": "guide"}, "generator_classes must be given .*'guide'"),
-        ({"consistency": "guide"}, "generator_classes must be given .*'guide'"),
         (
-            {"generator": "purifier_resnet", "generator_classes": 10},
-            "generator_skip must be True where generator_classes is 10",
+            {"consistency": "guide", "classification_weight": 1.0},
+            "generator_classes must be given where consistency is 'guide'",
+        ),
+        (
+            {"consistency": "guide", "generator_classes": 10},
+            "classification_weight must be above 0 .* guide, got 0.0",
         ),
     ],
 )

@@ -164,6 +164,22 @@ def test_a_guess_among_too_few_classes_is_refused(
     assert not (tmp_path / "run" / "adversarial").exists()
 
 
+def test_a_guess_among_others_than_the_classifiers_is_refused(
+    tiny_run, tmp_path, command, capsys
+):
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--workdir={tmp_path / 'run'}",
+        *NETWORK,
+        "--generator_classes=11",
+        "--consistency=guide",
+        "--classification_weight=1",
+    ]
+    assert command("train", *words) == 1
+    assert "generator_classes must be those" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "adversarial").exists()
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(ValueError, match="training.json must say trained_wi"):
