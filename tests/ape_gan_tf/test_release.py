@@ -107,6 +107,7 @@ def test_the_record_has_all_that_shapes_the_network(folder):
         "width": None,
         "depth": None,
         "stride": None,
+        "levels": None,
         "skip": False,
         "classes": None,
     }
