@@ -106,9 +106,11 @@ class PurifierConfig:
             is used, else none.
         consistency: `labels`: the classifier's loss is the cross-entropy of
             the label; `kl`: the divergence from its own answer for the clean
-            image, which needs no labels; `guide`: its divergence from the
-            generator's own guess, through which no gradient goes, and
-            adversaries still lead away from the label.
+            image, which needs no labels; `guide`: the cross-entropy of the
+            class that the generator guesses, which is what the classifier is
+            to answer. It trains the layers behind the guess; those in front
+            stay as they are in the purifier that training begins with.
+            Adversaries still lead away from the label.
         ema_decay: Of the moving average of the generator's weights, which
             then is the purifier; 0 for none.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -247,6 +249,11 @@ class PurifierConfig:
             raise ValueError(
                 "classification_weight must be above 0 where consistency is "
                 f"guide, got {self.classification_weight}"
+            )
+        if self.consistency == "guide" and self.guide_weight:
+            raise ValueError(
+                "guide_weight must be 0 where consistency is guide, which "
+                f"leaves the guess as it is, got {self.guide_weight}"
             )
 
     def _check_free(self, rows: dict[str, slice]) -> None:

@@ -74,6 +74,8 @@ class PurifierTrainer:
             if config.adversarial_weight:
                 self.discriminator = config.build_discriminator(training_shape)
         with_guess, self._guesser = _with_guess(self.generator)
+        if config.consistency == "guide":
+            _freeze_guess(self._guesser, initial)
         self._generate, self._discriminate = (
             model if xla or model is None else fuse_batch_norm(model)
             for model in (with_guess, self.discriminator)
@@ -308,7 +310,7 @@ class PurifierTrainer:
                 self._config.classification_q,
             )
         if self._config.consistency == "guide":
-            return losses.consistency_loss(logits, guess)
+            return losses.classification_loss(logits, tf.argmax(guess, -1))
         wanted = self._classifier(clean)
         return losses.consistency_loss(
             logits, tf.concat([wanted, wanted[:count]], 0)
@@ -327,6 +329,20 @@ def _with_guess(generator: keras.Model) -> tuple[keras.Model, Any]:
         keras.Model(generator.input, [generator.output, logits]),
         keras.Model(generator.input, logits),
     )
+
+
+def _freeze_guess(guesser: keras.Model, initial: Any) -> None:
+    """Leaves the guess as it is, batch normalisation's averages included.
+
+    Else the generator learns to guess what the classifier answers easily.
+    """
+    if initial is None:
+        raise ValueError(
+            "initial_purifier must be given where consistency is guide, which "
+            "trains no guess, got None"
+        )
+    for layer in guesser.layers:
+        layer.trainable = False
 
 
 def _checked(

@@ -322,9 +322,9 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "consistency",
         "labels",
         CONSISTENCIES,
-        "The classifier's loss: cross-entropy of the labels, or its "
-        "divergence from its own answer for the clean image (kl) or from the "
-        "purifier's guess (guide).",
+        "The classifier's loss: cross-entropy of the labels, its divergence "
+        "from its own answer for the clean image (kl), or cross-entropy of "
+        "what the purifier guesses, whose guess then stays as it is (guide).",
         flag_values=values,
     )
     flags.DEFINE_float(
