@@ -317,19 +317,28 @@ class PurifierConfig:
             self.rows()
         )
 
-    def check_guess(self, classes: int) -> None:
+    def check_guess(self, classes: int, *, has_initial: bool) -> None:
         """Checks that the classifier can follow the generator's guess.
 
         Args:
             classes: Those of the classifier.
+            has_initial: Whether training begins with a purifier's weights.
 
         Raises:
-            ValueError: It should, and the guess is among another number.
+            ValueError: It should, and the guess is among another number, or
+                was never trained.
         """
-        if self.consistency == "guide" and classes != self.generator_classes:
+        if self.consistency != "guide":
+            return
+        if classes != self.generator_classes:
             raise ValueError(
                 "generator_classes must be those of the classifier where "
                 f"consistency is guide, {classes}, got {self.generator_classes}"
+            )
+        if not has_initial:
+            raise ValueError(
+                "initial_purifier must be given where consistency is guide, "
+                "which trains no guess, got None"
             )
 
     def training_shape(

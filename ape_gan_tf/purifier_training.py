@@ -63,7 +63,9 @@ class PurifierTrainer:
         self._config = config
         self._image_shape = image_shape
         training_shape = config.training_shape(image_shape)
-        self._classifier: Any = _checked(classifier, config, image_shape)
+        self._classifier: Any = _checked(
+            classifier, config, image_shape, has_initial=initial is not None
+        )
         # Content is compared in the generator's own range: [-1, 1] of tanh.
         self._range_width = 2.0 if config.output == "tanh" else 1.0
         self.discriminator: Any = None
@@ -75,7 +77,7 @@ class PurifierTrainer:
                 self.discriminator = config.build_discriminator(training_shape)
         with_guess, self._guesser = _with_guess(self.generator)
         if config.consistency == "guide":
-            _freeze_guess(self._guesser, initial)
+            _freeze(self._guesser)
         self._generate, self._discriminate = (
             model if xla or model is None else fuse_batch_norm(model)
             for model in (with_guess, self.discriminator)
@@ -331,16 +333,11 @@ def _with_guess(generator: keras.Model) -> tuple[keras.Model, Any]:
     )
 
 
-def _freeze_guess(guesser: keras.Model, initial: Any) -> None:
+def _freeze(guesser: keras.Model) -> None:
     """Leaves the guess as it is, batch normalisation's averages included.
 
     Else the generator learns to guess what the classifier answers easily.
     """
-    if initial is None:
-        raise ValueError(
-            "initial_purifier must be given where consistency is guide, which "
-            "trains no guess, got None"
-        )
     for layer in guesser.layers:
         layer.trainable = False
 
@@ -349,6 +346,8 @@ def _checked(
     classifier: models.Classifier | None,
     config: PurifierConfig,
     image_shape: tuple[int, int, int],
+    *,
+    has_initial: bool,
 ) -> models.Classifier | None:
     """The classifier, if training needs one and it fits."""
     if not config.needs_classifier:
@@ -364,7 +363,7 @@ def _checked(
             f"classifier must be for images of shape {tuple(image_shape)}, "
             f"the training set's, got {classifier.image_shape}"
         )
-    config.check_guess(classifier.num_classes)
+    config.check_guess(classifier.num_classes, has_initial=has_initial)
     return classifier
 
 

@@ -112,7 +112,8 @@ class Run:
         if isinstance(self.classifier, models.Classifier):
             check_classes(self.classifier, self.dataset)
             classes = self.classifier.num_classes
-        self.purifier.check_guess(classes)
+        has_initial = self.initial is not None
+        self.purifier.check_guess(classes, has_initial=has_initial)
         if self.adversarial_set is None:
             refuse_all_targets(self.attack, "attack")
             count = self.dataset.count("train")

@@ -46,13 +46,24 @@ def numbered():
     return {**make_batch(), "labels": labels, "step": tf.constant(0, tf.int64)}
 
 
-def make_hardened(classifier=None, **config):
+def make_hardened(classifier=None, initial=None, **config):
     return PurifierTrainer(
         PurifierConfig(batch_size=16, **config),
         SHAPE,
         total_steps=10,
         classifier=classifier or make_classifier(),
+        initial=initial,
     )
+
+
+def make_guessing(seed=0):
+    """A purifier whose paint says something, as after some training."""
+    config = PurifierConfig(**GUESSING, seed=seed)
+    network = config.build_generator(SHAPE)
+    kernel, _ = network.get_layer("last").weights
+    draw = np.random.default_rng(seed).normal(0.0, 0.5, kernel.shape)
+    kernel.assign(draw)
+    return models.Purifier.from_keras(network)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +76,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     classifier = make_classifier()
     trainer = make_hardened(
         classifier,
+        make_guessing() if consistency == "guide" else None,
         **GUESSING if consistency == "guide" else {},
         classification_weight=2.0,
         clean_fraction=0.5,
@@ -81,8 +93,10 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
     if consistency == "guide":
         # The classifier follows the guess; adversaries do not.
         assert trainer._labels(numbered) is numbered["labels"]
-    if consistency == "labels":
+    if consistency != "kl":
         labels = tf.concat([numbered["labels"], numbered["labels"][:8]], 0)
+        if consistency == "guide":
+            labels = np.argmax(guess, -1)
         wanted = tf.one_hot(labels, 10)
         expected = keras.losses.categorical_crossentropy(
             wanted, classifier(purified), from_logits=True
@@ -91,7 +105,7 @@ def test_the_classifiers_loss_is_over_adversarial_and_clean_images(
             expected = (1.0 - tf.exp(-expected) ** q) / q
     else:
         expected = keras.losses.kl_divergence(
-            tf.nn.softmax(classifier(after) if guess is None else guess),
+            tf.nn.softmax(classifier(after)),
             tf.nn.softmax(classifier(purified)),
         )
     found = named_losses(trainer, numbered)
@@ -235,13 +249,49 @@ def test_a_guess_is_trained_in_half_precision(numbered, precision):
         adversary="white_box",
         adversary_steps=1,
         classification_weight=1.0,
-        consistency="guide",
         guide_weight=1.0,
         precision=precision,
         generator_steps=1,
         adversarial_weight=0.0,
     )
     assert np.isfinite(trainer.train_step(numbered)).all()
+
+
+def test_a_classifier_that_follows_the_guess_leaves_it_as_it_is(numbered):
+    """Averages of batch normalisation included; the paint is trained."""
+    initial = make_guessing()
+    trainer = make_hardened(
+        initial=initial,
+        **GUESSING,
+        adversary="white_box",
+        adversary_steps=1,
+        classification_weight=1.0,
+        consistency="guide",
+        ema_decay=0.9,
+        generator_steps=1,
+        adversarial_weight=0.0,
+        learning_rate=0.01,
+    )
+    before = trainer.generator.get_weights()
+    for _ in range(3):
+        found = tf.function(trainer.train_step)(numbered)
+        assert np.isfinite(found).all()
+    paths = [each.path for each in trainer.generator.weights]
+    averages = trainer._average.values()
+    for after in (trainer.generator.get_weights(), averages):
+        changed = {
+            path
+            for path, old, new in zip(paths, before, after, strict=True)
+            if not np.array_equal(old, new)
+        }
+        assert changed == {"paint/kernel", "last/kernel", "last/bias"}
+
+
+def test_a_guess_that_was_never_trained_is_not_followed():
+    with pytest.raises(ValueError, match="initial_purifier must be given"):
+        make_hardened(
+            **GUESSING, consistency="guide", classification_weight=1.0
+        )
 
 
 def test_the_classifier_must_have_the_classes_of_the_guess_it_follows():

@@ -335,6 +335,15 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
             {"consistency": "guide", "generator_classes": 10},
             "classification_weight must be above 0 .* guide, got 0.0",
         ),
+        (
+            {
+                "consistency": "guide",
+                "generator_classes": 10,
+                "classification_weight": 1.0,
+                "guide_weight": 1.0,
+            },
+            "guide_weight must be 0 where consistency is guide, .* got 1.0",
+        ),
     ],
 )
 def test_a_configuration_is_checked(config, message):
