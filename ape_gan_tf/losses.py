@@ -123,7 +123,7 @@ def consistency_loss(logits: tf.Tensor, wanted_logits: tf.Tensor) -> tf.Tensor:
     Args:
         logits: float32 `[B, K]`, of the frozen classifier on purified images.
         wanted_logits: float32 `[B, K]`, of the same on clean images as they
-            are, or the generator's guess; no gradient goes through them.
+            are; no gradient goes through them.
 
     Returns:
         A float32 scalar of 0 or more.

@@ -268,6 +268,12 @@ class PurifierConfig:
                 "classification_weight must be above 0 where adversary_method "
                 f"is free, got {self.classification_weight}"
             )
+        # Else it leads away from the guess, which is to be followed.
+        if self.consistency == "guide":
+            raise ValueError(
+                "consistency must be labels or kl where adversary_method is "
+                f"free, got {self.consistency}"
+            )
         # With one step, none is left that would see them moved.
         if self.generator_steps < 2:
             raise ValueError(

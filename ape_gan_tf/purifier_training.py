@@ -36,7 +36,7 @@ class PurifierTrainer:
         classifier: The target, which stays as it is; only where
             `config.needs_classifier`.
         initial: A purifier of the same network, whose weights training
-            begins with; None draws them.
+            begins with; None draws them, which `consistency` `guide` refuses.
         xla: Whether the step will be compiled with XLA, which fuses batch
             normalisation itself.
 
@@ -47,7 +47,8 @@ class PurifierTrainer:
         loss_names: Of what `train_step` returns.
 
     Raises:
-        ValueError: The classifier is missing, or for images of another shape.
+        ValueError: The classifier or the initial purifier is missing, or for
+            images of another shape, or the guess among other classes.
     """
 
     def __init__(
@@ -258,7 +259,8 @@ class PurifierTrainer:
         """All of Eq. 12 and the classifier's, from one forward pass."""
         config = self._config
         also_clean = clean[: self._config.clean_count]
-        # In one batch, so that batch normalisation sees both.
+        # In one batch, so that batch normalisation, where it is trained, sees
+        # both.
         purified, guess = self._forward(tf.concat([adversarial, also_clean], 0))
         content = losses.content_loss(
             config.content_loss,

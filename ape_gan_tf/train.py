@@ -231,7 +231,7 @@ def _define_adversary_flags(values: flags.FlagValues) -> None:
         "initial_purifier",
         None,
         "Path or pretrained name of a purifier of the same network, whose "
-        "weights training begins with.",
+        "weights training begins with; --consistency=guide needs one.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -56,7 +56,7 @@ def make_hardened(classifier=None, initial=None, **config):
     )
 
 
-def make_guessing(seed=0):
+def make_guessing(seed=1):
     """A purifier whose paint says something, as after some training."""
     config = PurifierConfig(**GUESSING, seed=seed)
     network = config.build_generator(SHAPE)
@@ -243,13 +243,19 @@ def test_crafting_sees_batch_normalisation_as_it_is_used_later(numbered):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_guess_is_trained_in_half_precision(numbered, precision):
+@pytest.mark.parametrize("consistency", ["labels", "guide"])
+def test_a_guess_is_trained_or_followed_in_half_precision(
+    numbered, consistency, precision
+):
+    is_followed = consistency == "guide"
     trainer = make_hardened(
+        initial=make_guessing() if is_followed else None,
         **GUESSING,
         adversary="white_box",
         adversary_steps=1,
         classification_weight=1.0,
-        guide_weight=1.0,
+        consistency=consistency,
+        guide_weight=0.0 if is_followed else 1.0,
         precision=precision,
         generator_steps=1,
         adversarial_weight=0.0,
@@ -272,7 +278,7 @@ def test_a_classifier_that_follows_the_guess_leaves_it_as_it_is(numbered):
         adversarial_weight=0.0,
         learning_rate=0.01,
     )
-    before = trainer.generator.get_weights()
+    before = initial.keras_model.get_weights()
     for _ in range(3):
         found = tf.function(trainer.train_step)(numbered)
         assert np.isfinite(found).all()

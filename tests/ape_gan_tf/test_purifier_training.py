@@ -344,6 +344,16 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, make_pairs):
             },
             "guide_weight must be 0 where consistency is guide, .* got 1.0",
         ),
+        (
+            {
+                "consistency": "guide",
+                "generator_classes": 10,
+                "classification_weight": 1.0,
+                "adversary": "white_box",
+                "adversary_method": "free",
+            },
+            "consistency must be labels or kl where .* free, got guide",
+        ),
     ],
 )
 def test_a_configuration_is_checked(config, message):

@@ -180,6 +180,22 @@ def test_a_guess_among_others_than_the_classifiers_is_refused(
     assert not (tmp_path / "run" / "adversarial").exists()
 
 
+def test_a_guess_that_was_never_trained_is_refused_before_anything_is_crafted(
+    tiny_run, tmp_path, command, capsys
+):
+    words = [
+        f"--classifier={tiny_run.workdir / 'classifier'}",
+        f"--workdir={tmp_path / 'run'}",
+        *NETWORK,
+        "--generator_classes=10",
+        "--consistency=guide",
+        "--classification_weight=1",
+    ]
+    assert command("train", *words) == 1
+    assert "initial_purifier must be given" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "adversarial").exists()
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(ValueError, match="training.json must say trained_wi"):
