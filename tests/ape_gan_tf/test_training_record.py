@@ -164,35 +164,26 @@ def test_a_guess_among_too_few_classes_is_refused(
     assert not (tmp_path / "run" / "adversarial").exists()
 
 
-def test_a_guess_among_others_than_the_classifiers_is_refused(
-    tiny_run, tmp_path, command, capsys
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (11, "generator_classes must be those"),
+        (10, "initial_purifier must be given"),
+    ],
+)
+def test_a_guess_that_cannot_be_followed_is_refused_before_crafting(
+    tiny_run, tmp_path, command, capsys, classes, message
 ):
     words = [
         f"--classifier={tiny_run.workdir / 'classifier'}",
         f"--workdir={tmp_path / 'run'}",
         *NETWORK,
-        "--generator_classes=11",
+        f"--generator_classes={classes}",
         "--consistency=guide",
         "--classification_weight=1",
     ]
     assert command("train", *words) == 1
-    assert "generator_classes must be those" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "adversarial").exists()
-
-
-def test_a_guess_that_was_never_trained_is_refused_before_anything_is_crafted(
-    tiny_run, tmp_path, command, capsys
-):
-    words = [
-        f"--classifier={tiny_run.workdir / 'classifier'}",
-        f"--workdir={tmp_path / 'run'}",
-        *NETWORK,
-        "--generator_classes=10",
-        "--consistency=guide",
-        "--classification_weight=1",
-    ]
-    assert command("train", *words) == 1
-    assert "initial_purifier must be given" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "adversarial").exists()
 
 
