@@ -22,8 +22,8 @@ class Attacker:
     Attributes:
         victim: What is differentiated: the defended classifier, or a stand-in
             with the same fingerprint.
-        gradient: `bpda`, `eot 10` (with the number of answers) or both, where
-            it is a stand-in.
+        gradient: `bpda`, `eot 10` (with the number of answers), both, or
+            `guess`, where it is a stand-in.
         remark: Why a gradient attack on `victim` would say nothing, if so.
         has_fixed_answers: Whether the same query has the same answer. Where
             not, an attack that stops at the first success has found chance.
@@ -50,6 +50,8 @@ def attacker_of(
         subject: With or without a purifier.
         gradient: `auto` does what is needed; `plain`, `bpda` or `eot` does
             that alone, and if more were needed the result is remarked upon.
+            `guess` takes the guess that the purifier makes of its own for the
+            whole.
         eot_samples: Answers to take the mean of.
 
     Raises:
@@ -64,12 +66,12 @@ def attacker_of(
     needed = _needed(probe)
     used = needed if gradient == "auto" else {gradient} - {"plain"}
     if subject.purifier is None:
-        used &= {"eot"}  # There is nothing that could be the identity.
+        used -= {"bpda"}  # There is nothing that could be the identity.
     victim = _victim(subject, used, eot_samples)
     seen = probe
     if used:
         seen = models.probe_gradients(victim, batch["images"], batch["labels"])
-    names = {"bpda": "bpda", "eot": f"eot {eot_samples}"}
+    names = {"bpda": "bpda", "eot": f"eot {eot_samples}", "guess": "guess"}
     return Attacker(
         victim=victim,
         gradient=", ".join(names[each] for each in sorted(used)) or None,
@@ -92,6 +94,8 @@ def _victim(
         victim = subject.classifier.behind(
             models.with_identity_backward(subject.purifier)
         )
+    if "guess" in used:
+        victim = models.guess_in_place_of(victim)
     if "eot" in used:
         victim = models.averaged(victim, eot_samples)
     return victim

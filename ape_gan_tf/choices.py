@@ -11,7 +11,7 @@ TARGETS = ("A", "B", "C", "D", "densenet40", "resnet18")
 GENERATORS = ("ape_gan_c", "ape_gan_i", "ape_gan_m", "purifier_resnet")
 APPLICATIONS = ("inception_v3", "mobilenet_v2", "resnet50")
 TABLES = ("targets", "1", "2", "3", "4", "7", "8", "9")
-GRADIENTS = ("auto", "plain", "bpda", "eot")
+GRADIENTS = ("auto", "plain", "bpda", "eot", "guess")
 # Of models.BASELINES, those that every purifier is judged against.
 DEFAULT_BASELINES = (
     "identity",

@@ -84,7 +84,8 @@ def _define_defence_flags(values: flags.FlagValues) -> None:
         "auto",
         GRADIENTS,
         "How white-box attacks differentiate the purifier: plain, as the "
-        "identity (bpda), by the mean of many answers (eot), or what it needs.",
+        "identity (bpda), by the mean of many answers (eot), or what it needs; "
+        "guess attacks the guess that it makes of its own.",
         flag_values=values,
     )
     flags.DEFINE_integer(

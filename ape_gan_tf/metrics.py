@@ -67,8 +67,8 @@ class Row:
         purified_mean_distance: Likewise.
         start: Of a search that began at another attack's images, which they
             were, such as `oblivious fgsm`; None is the attack's own start.
-        gradient: `bpda` or `eot` where the attack differentiates through a
-            stand-in of the purifier; None is the plain gradient.
+        gradient: `bpda`, `eot` or `guess` where the attack differentiates a
+            stand-in; None is the plain gradient.
         milliseconds: Of the purifier, for one image of a batch; on the row of
             clean images.
         remark: Why there is no `purified_error` where one would be expected.

@@ -137,7 +137,9 @@ def _remark(own: Sequence[Row]) -> str | None:
 
 
 def _gradient(own: Sequence[Row]) -> str | None:
-    return next((row.gradient for row in own if row.gradient), None)
+    """The way that all figures are by; None where there are several."""
+    ways = {row.gradient for row in own if row.remark is None}
+    return ways.pop() if len(ways) == 1 else None
 
 
 def _may(row: Row, threat: str) -> bool:

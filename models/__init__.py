@@ -1,6 +1,10 @@
 """Networks: APE-GAN, the classifiers it protects, wrappers around any."""
 
-from models.adaptive import averaged, with_identity_backward
+from models.adaptive import (
+    averaged,
+    guess_in_place_of,
+    with_identity_backward,
+)
 from models.ape_gan import GENERATORS, discriminator, generator
 from models.applications import APPLICATIONS, application
 from models.baselines import BASELINES, baseline, parse_baseline
@@ -27,6 +31,7 @@ __all__ = (
     "defended_fingerprint",
     "discriminator",
     "generator",
+    "guess_in_place_of",
     "parse_baseline",
     "probe_gradients",
     "target",

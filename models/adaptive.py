@@ -1,18 +1,21 @@
-"""Gradients for an attacker of defences that have none of their own.
+"""Gradients for an attacker of defences other than their own.
 
-Athalye, Carlini and Wagner 2018, "Obfuscated Gradients Give a False Sense of
-Security", Sec. 4. What is returned is for crafting; whether an image fools
-the defence is to be judged by the defence itself.
+For those that have none: Athalye, Carlini and Wagner 2018, "Obfuscated
+Gradients Give a False Sense of Security", Sec. 4. What is returned is for
+crafting; whether an image fools the defence is to be judged by the defence
+itself.
 """
 
 from __future__ import annotations
 
 import math
 
+import keras
 import tensorflow as tf
 
 from data import checks
 from models import classifier, network, purifier
+from models.purifier_resnet import GUIDE
 
 
 def with_identity_backward(
@@ -75,12 +78,47 @@ def averaged(
         )
         return tf.reduce_logsumexp(answers, axis=0) - math.log(samples)
 
-    return classifier.Classifier(
-        _posing_as(defended, mean),
-        defended.num_classes,
-        base=defended.base,
-        purifier=defended.purifier,
-    )
+    return _stand_in(defended, mean)
+
+
+def guess_in_place_of(
+    defended: classifier.Classifier,
+) -> classifier.Classifier:
+    """Answers with the guess that a purifier makes of its own.
+
+    Where the classifier behind it follows the guess (`generator` with
+    `classes`), an attacker has a way that is shorter than through both: what
+    makes the purifier guess wrongly makes the classifier answer wrongly.
+
+    Args:
+        defended: A classifier behind a purifier that is a Keras model with a
+            guess.
+
+    Returns:
+        A classifier of the same name and fingerprint, since the defence that
+        is attacked is the same; its logits are the guess's.
+
+    Raises:
+        ValueError: If there is no such purifier, or its guess is among
+            another number of classes.
+    """
+    defence = defended.purifier
+    model = getattr(defence, "keras_model", None)
+    if model is None or GUIDE not in [layer.name for layer in model.layers]:
+        name = getattr(defence, "name", "none")
+        raise ValueError(
+            "defended must stand behind a purifier that is a Keras model with "
+            f"a guess of its own, got {defended.name} behind {name}"
+        )
+    logits = model.get_layer(GUIDE).output
+    if logits.shape[-1] != defended.num_classes:
+        raise ValueError(
+            f"the guess of purifier {defence.name} must be among the "
+            f"{defended.num_classes} classes of {defended.name}, got "
+            f"{logits.shape[-1]}"
+        )
+    guess = keras.Model(model.input, logits)
+    return _stand_in(defended, lambda images: guess(images, training=False))
 
 
 @tf.custom_gradient
@@ -91,6 +129,16 @@ def _replaced(images, purified):
         return upstream, tf.zeros_like(upstream)
 
     return tf.identity(purified), backward
+
+
+def _stand_in(defended: classifier.Classifier, function):
+    """A classifier that is another function under the name of `defended`."""
+    return classifier.Classifier(
+        _posing_as(defended, function),
+        defended.num_classes,
+        base=defended.base,
+        purifier=defended.purifier,
+    )
 
 
 def _posing_as(source: network.ImageNetwork, function) -> network.Network:

@@ -296,6 +296,38 @@ def test_and_attacked_around_what_it_hides(
     assert row.purified_error > clean + 10.0
 
 
+def test_a_guess_is_attacked_for_the_whole_and_counts(dataset, tmp_path):
+    model = models.generator(
+        "purifier_resnet", SHAPE, classes=10, skip=True, depth=1, seed=0
+    )
+    subject = dataclasses.replace(
+        make_subject(dataset), purifier=models.Purifier.from_keras(model)
+    )
+    guessed, _ = measure(tmp_path, subject, FGSM, gradient="guess")
+    row = find(guessed, "fgsm", "white_box")
+    assert row.gradient == "guess"
+    # The guess is what FGSM moves along; both together are what is judged.
+    guess = models.guess_in_place_of(subject.defended)
+    batch = next(iter(dataset.batches("test", COUNT)))
+    made = FGSM(guess, batch["images"], batch["labels"]).adversarial
+    wrong = subject.defended.predict(made).argmax(-1) != batch["labels"]
+    assert row.purified_error == pytest.approx(100.0 * wrong.numpy().mean())
+
+    rows, _ = measure(tmp_path, subject, FGSM)
+    assert find(rows, "fgsm", "white_box").gradient is None
+    worst = find(rows, "worst_case", "white_box")
+    known = MetricsFile(tmp_path / "metrics.json", tmp_path / "outcomes")
+    wrongs = [
+        known.outcomes(each)["purified"]
+        for each in known.rows
+        if each.input not in ("gaussian_noise", "worst_case")
+    ]
+    union = np.logical_or.reduce(wrongs).mean()
+    assert worst.purified_error == pytest.approx(100.0 * union)
+    alone = find(guessed, "worst_case", "white_box")
+    assert (alone.gradient, worst.gradient) == ("guess", None)
+
+
 def test_other_samples_of_eot_are_another_measurement(dataset, tmp_path):
     subject = make_subject(dataset, "random")
     for samples in (2, 3):

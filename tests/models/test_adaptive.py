@@ -1,5 +1,6 @@
 """Tests of gradients through defences that have none, or a random one."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,9 @@ import models
 SHAPE = (6, 5, 1)
 PIXELS = 30
 ROUNDING = ["bit_depth", "jpeg"]
+
+
+GUESS = {"classes": 3, "skip": True, "width": 4, "depth": 1, "seed": 4}
 
 
 @pytest.fixture
@@ -189,3 +193,36 @@ def test_more_samples_make_a_random_answer_steadier(images, classifier):
 def test_samples_are_a_positive_integer(samples, classifier):
     with pytest.raises(ValueError, match="samples must be a positive integer"):
         models.averaged(classifier, samples)
+
+
+@pytest.fixture
+def guessing(classifier):
+    model = models.generator("purifier_resnet", SHAPE, **GUESS)
+    return classifier.behind(models.Purifier.from_keras(model))
+
+
+def test_a_guess_in_place_of_both_is_the_purifiers_own(guessing, images):
+    adaptive = models.guess_in_place_of(guessing)
+    model = guessing.purifier.keras_model
+    inside = keras.Model(model.input, model.get_layer("means").output)
+    weights, bias = model.get_layer(models.GUIDE).get_weights()
+    wanted = inside.predict(images, verbose=0) @ weights + bias
+    np.testing.assert_allclose(adaptive.predict(images), wanted, atol=1e-6)
+    assert np.abs(gradient(adaptive, images)).max() > 0.0
+    assert adaptive.fingerprint == guessing.fingerprint
+    assert adaptive.purifier is guessing.purifier
+
+
+def test_a_guess_is_needed_among_the_classifiers_classes(classifier, guessing):
+    median = models.baseline("median_filter", SHAPE)
+    for defended in (classifier, classifier.behind(median)):
+        with pytest.raises(ValueError, match="with a guess of its own, got"):
+            models.guess_in_place_of(defended)
+    fewer = models.Classifier.from_callable(
+        lambda images: classifier(images)[:, :2],
+        image_shape=SHAPE,
+        num_classes=2,
+        fingerprint="two",
+    )
+    with pytest.raises(ValueError, match="among the 2 classes .*, got 3"):
+        models.guess_in_place_of(fewer.behind(guessing.purifier))
