@@ -128,7 +128,8 @@ class Robustness:
         plan: What to measure.
 
     Raises:
-        ValueError: `white_box` comes without a purifier.
+        ValueError: `white_box` comes without a purifier, or `guess` without
+            one that makes a guess.
     """
 
     def __init__(self, workdir: Path, subject: Subject, plan: Plan) -> None:
@@ -136,6 +137,8 @@ class Robustness:
             raise ValueError(
                 "threat_models=white_box needs a purifier, got none"
             )
+        if plan.gradient == "guess":
+            models.guess_in_place_of(subject.defended or subject.classifier)
         self._workdir = workdir
         self._subject = subject
         self._plan = plan

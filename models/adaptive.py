@@ -105,10 +105,9 @@ def guess_in_place_of(
     defence = defended.purifier
     model = getattr(defence, "keras_model", None)
     if model is None or GUIDE not in [layer.name for layer in model.layers]:
-        name = getattr(defence, "name", "none")
         raise ValueError(
-            "defended must stand behind a purifier that is a Keras model with "
-            f"a guess of its own, got {defended.name} behind {name}"
+            "purifier must be a Keras model with a guess of its own, got "
+            f"{getattr(defence, 'name', None)}"
         )
     logits = model.get_layer(GUIDE).output
     if logits.shape[-1] != defended.num_classes:

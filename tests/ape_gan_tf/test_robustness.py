@@ -372,6 +372,14 @@ def test_a_plan_is_checked(changes, message):
         Plan(**changes)
 
 
+@pytest.mark.parametrize("purifier", [None, "shrinks"])
+def test_a_guess_needs_one_who_makes_it(dataset, tmp_path, purifier):
+    subject = make_subject(dataset, purifier)
+    with pytest.raises(ValueError, match="purifier must be .* guess of its"):
+        plan = Plan(gradient="guess", threat_models=("oblivious",))
+        Robustness(tmp_path, subject, plan)
+
+
 def test_white_box_needs_a_purifier(dataset, tmp_path):
     with pytest.raises(ValueError, match="white_box needs a purifier"):
         Robustness(tmp_path, make_subject(dataset, None), Plan())

@@ -216,7 +216,9 @@ def test_a_guess_in_place_of_both_is_the_purifiers_own(guessing, images):
 def test_a_guess_is_needed_among_the_classifiers_classes(classifier, guessing):
     median = models.baseline("median_filter", SHAPE)
     for defended in (classifier, classifier.behind(median)):
-        with pytest.raises(ValueError, match="with a guess of its own, got"):
+        with pytest.raises(
+            ValueError, match="guess of its own, got (None|median_filter)"
+        ):
             models.guess_in_place_of(defended)
     fewer = models.Classifier.from_callable(
         lambda images: classifier(images)[:, :2],
