@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ape_gan_tf import worst_case
 from ape_gan_tf.cells import Group, Table, describe_ball, percent
 from ape_gan_tf.metrics import Row
 from ape_gan_tf.page import Page
@@ -106,7 +107,9 @@ def _gradients(rows: Sequence[Row]) -> str:
     ways = {
         row.gradient.upper() if row.gradient else "its own gradient": None
         for row in rows
-        if row.threat_model == "white_box" and row.purified_error is not None
+        if row.threat_model == "white_box"
+        and row.purified_error is not None
+        and row.input != worst_case.NAME
     }
     return "; ".join(ways)
 

@@ -68,7 +68,7 @@ class Row:
         start: Of a search that began at another attack's images, which they
             were, such as `oblivious fgsm`; None is the attack's own start.
         gradient: `bpda`, `eot` or `guess` where the attack differentiates a
-            stand-in; None is the plain gradient.
+            stand-in; None is the plain gradient, or of a worst case any.
         milliseconds: Of the purifier, for one image of a batch; on the row of
             clean images.
         remark: Why there is no `purified_error` where one would be expected.

@@ -52,6 +52,7 @@ _GRADIENT_FREE = ("square",)
 # Where answers change: they do not stop at the first that is wrong.
 _BEAR_CHANCE = ("fgsm", "iterative_gradient_sign", "pgd")
 STOPS_AT_CHANCE = "not attacked: it stops at one wrong answer, and these change"
+STOPS_AT_GUESS = "not attacked: it stops at a wrong guess, followed or not"
 # Ball attacks that search from a given image.
 STARTABLE = ("pgd", "apgd_ce")
 # Draws the curve on beyond the asked epsilons; it has no step size to choose.
@@ -253,6 +254,8 @@ class Robustness:
         attacker = self.attacker
         if not attacker.has_fixed_answers and attack.name not in _BEAR_CHANCE:
             return STOPS_AT_CHANCE
+        if attacker.gradient == "guess" and attack.is_minimal_norm:
+            return STOPS_AT_GUESS
         return None if attack.name in _GRADIENT_FREE else attacker.remark
 
     def _with_target(self, row: Row, bare: Row) -> Row:

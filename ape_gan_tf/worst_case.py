@@ -118,7 +118,7 @@ def _measure(
         target_mean_distance=None,
         purified_mean_distance=None,
         start=None,
-        gradient=_gradient(own),
+        gradient=None,
         remark=remark,
     )
     metrics.add(row, wrong)
@@ -134,12 +134,6 @@ def _remark(own: Sequence[Row]) -> str | None:
     if by_gradient and all(by_gradient):
         return by_gradient[0]
     return None
-
-
-def _gradient(own: Sequence[Row]) -> str | None:
-    """The way that all figures are by; None where there are several."""
-    ways = {row.gradient for row in own if row.remark is None}
-    return ways.pop() if len(ways) == 1 else None
 
 
 def _may(row: Row, threat: str) -> bool:

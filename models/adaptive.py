@@ -116,8 +116,8 @@ def guess_in_place_of(
             f"{defended.num_classes} classes of {defended.name}, got "
             f"{logits.shape[-1]}"
         )
-    guess = keras.Model(model.input, logits)
-    return _stand_in(defended, lambda images: guess(images, training=False))
+    guess = network.from_keras(keras.Model(model.input, logits))
+    return _stand_in(defended, guess.function)
 
 
 @tf.custom_gradient
@@ -130,7 +130,9 @@ def _replaced(images, purified):
     return tf.identity(purified), backward
 
 
-def _stand_in(defended: classifier.Classifier, function):
+def _stand_in(
+    defended: classifier.Classifier, function
+) -> classifier.Classifier:
     """A classifier that is another function under the name of `defended`."""
     return classifier.Classifier(
         _posing_as(defended, function),

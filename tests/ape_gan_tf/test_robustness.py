@@ -296,13 +296,21 @@ def test_and_attacked_around_what_it_hides(
     assert row.purified_error > clean + 10.0
 
 
-def test_a_guess_is_attacked_for_the_whole_and_counts(dataset, tmp_path):
+@pytest.fixture(scope="module")
+def guessing(dataset):
+    """A subject whose purifier makes a guess, and so far nothing of it."""
     model = models.generator(
         "purifier_resnet", SHAPE, classes=10, skip=True, depth=1, seed=0
     )
-    subject = dataclasses.replace(
+    return dataclasses.replace(
         make_subject(dataset), purifier=models.Purifier.from_keras(model)
     )
+
+
+def test_a_guess_is_attacked_for_the_whole_and_counts(
+    dataset, guessing, tmp_path
+):
+    subject = guessing
     guessed, _ = measure(tmp_path, subject, FGSM, gradient="guess")
     row = find(guessed, "fgsm", "white_box")
     assert row.gradient == "guess"
@@ -324,8 +332,21 @@ def test_a_guess_is_attacked_for_the_whole_and_counts(dataset, tmp_path):
     ]
     union = np.logical_or.reduce(wrongs).mean()
     assert worst.purified_error == pytest.approx(100.0 * union)
-    alone = find(guessed, "worst_case", "white_box")
-    assert (alone.gradient, worst.gradient) == ("guess", None)
+    assert (
+        len([row for row in known.rows if row.is_same_measurement(worst)]) == 1
+    )
+
+
+def test_what_stops_at_a_wrong_guess_has_no_figure(guessing, tmp_path):
+    attack = attacks.get("deepfool", steps=2)
+    rows, _ = measure(tmp_path, guessing, attack, FGSM, gradient="guess")
+    (row,) = (
+        row
+        for row in rows
+        if (row.input, row.threat_model) == ("deepfool", "white_box")
+    )
+    assert "stops at a wrong guess" in row.remark
+    assert row.target_error is not None and row.purified_error is None
 
 
 def test_other_samples_of_eot_are_another_measurement(dataset, tmp_path):
