@@ -339,7 +339,7 @@ def test_a_guess_is_attacked_for_the_whole_and_counts(
 
 def test_what_stops_at_a_wrong_guess_has_no_figure(guessing, tmp_path):
     attack = attacks.get("deepfool", steps=2)
-    rows, _ = measure(tmp_path, guessing, attack, FGSM, gradient="guess")
+    rows, _ = measure(tmp_path, guessing, attack, gradient="guess")
     (row,) = (
         row
         for row in rows
