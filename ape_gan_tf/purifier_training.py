@@ -326,9 +326,9 @@ def _with_guess(generator: keras.Model) -> tuple[keras.Model, Any]:
 
     One that makes no guess stays as it is, and the second is None.
     """
-    if models.GUIDE not in [layer.name for layer in generator.layers]:
+    logits = models.guess_logits(generator)
+    if logits is None:
         return generator, None
-    logits = generator.get_layer(models.GUIDE).output
     return (
         keras.Model(generator.input, [generator.output, logits]),
         keras.Model(generator.input, logits),

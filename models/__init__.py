@@ -13,7 +13,7 @@ from models.fingerprint import defended as defended_fingerprint
 from models.gradient_probe import GradientProbe
 from models.gradient_probe import probe as probe_gradients
 from models.purifier import Purifier
-from models.purifier_resnet import GUIDE
+from models.purifier_resnet import GUIDE, guess_logits
 from models.targets import TARGETS, target
 
 __all__ = (
@@ -32,6 +32,7 @@ __all__ = (
     "discriminator",
     "generator",
     "guess_in_place_of",
+    "guess_logits",
     "parse_baseline",
     "probe_gradients",
     "target",

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data import checks
 from models import classifier, network, purifier
-from models.purifier_resnet import GUIDE
+from models.purifier_resnet import guess_logits
 
 
 def with_identity_backward(
@@ -104,12 +104,12 @@ def guess_in_place_of(
     """
     defence = defended.purifier
     model = getattr(defence, "keras_model", None)
-    if model is None or GUIDE not in [layer.name for layer in model.layers]:
+    logits = None if model is None else guess_logits(model)
+    if model is None or logits is None:
         raise ValueError(
             "purifier must be a Keras model with a guess of its own, got "
             f"{getattr(defence, 'name', None)}"
         )
-    logits = model.get_layer(GUIDE).output
     if logits.shape[-1] != defended.num_classes:
         raise ValueError(
             f"the guess of purifier {defence.name} must be among the "

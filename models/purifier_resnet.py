@@ -110,6 +110,13 @@ def purifier_resnet(
     )
 
 
+def guess_logits(model: keras.Model):
+    """The Keras tensor of the logits of a model's own guess, None without."""
+    if GUIDE not in [layer.name for layer in model.layers]:
+        return None
+    return model.get_layer(GUIDE).output
+
+
 def total_stride(stride: int, levels: int) -> int:
     """How many pixels of an image a side of the last level's pixel covers."""
     return stride * 2 ** (levels - 1)

@@ -332,9 +332,9 @@ def test_a_guess_is_attacked_for_the_whole_and_counts(
     ]
     union = np.logical_or.reduce(wrongs).mean()
     assert worst.purified_error == pytest.approx(100.0 * union)
-    assert (
-        len([row for row in known.rows if row.is_same_measurement(worst)]) == 1
-    )
+    worst_cases = [row for row in known.rows if row.input == "worst_case"]
+    threats = ["oblivious", "white_box"]
+    assert sorted(row.threat_model for row in worst_cases) == threats
 
 
 def test_what_stops_at_a_wrong_guess_has_no_figure(guessing, tmp_path):
