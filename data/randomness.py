@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import numbers
@@ -145,17 +146,19 @@ def _per_image(
     base = tf.constant(stream_seed(seed, stream), tf.int64)
     indices = tf.cast(tf.convert_to_tensor(indices), tf.int64)
     sides = tuple(int(side) for side in shape)
-    return _map_images(draw, base, indices, scale, sides)
+    if not tf.executing_eagerly():
+        return _map_images(draw, sides, base, indices, scale)
+    return _compiled(draw, sides, scale.dtype, scale.shape)(
+        base=base, indices=indices, scale=scale
+    )
 
 
-# Compiled: eagerly, each image would cost a hundred calls from Python.
-@tf.function(reduce_retracing=True)
 def _map_images(
     draw: Draw,
+    shape: tuple[int, ...],
     base: tf.Tensor,
     indices: tf.Tensor,
     scale: tf.Tensor,
-    shape: tuple[int, ...],
 ) -> tf.Tensor:
     """Calls `draw` with each image's key.
 
@@ -166,6 +169,28 @@ def _map_images(
         lambda index: draw(tf.stack([base, index]), scale, shape),
         indices,
         fn_output_signature=tf.TensorSpec(shape, scale.dtype),
+    )
+
+
+@functools.cache
+def _compiled(
+    draw: Draw, shape: tuple[int, ...], dtype: tf.DType, scale: tf.TensorShape
+) -> Callable[..., tf.Tensor]:
+    """The same compiled: eagerly, an image costs a hundred calls from Python.
+
+    A concrete function for each, since TensorFlow warns of one that is traced
+    for many shapes.
+    """
+
+    def map_images(
+        base: tf.Tensor, indices: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
+        return _map_images(draw, shape, base, indices, scale)
+
+    return tf.function(map_images, autograph=False).get_concrete_function(
+        base=tf.TensorSpec([], tf.int64),
+        indices=tf.TensorSpec([None], tf.int64),
+        scale=tf.TensorSpec(scale, dtype),
     )
 
 

@@ -1,5 +1,7 @@
 """Random numbers of an image depend on the seed and its position alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,6 +71,22 @@ def test_normal_numbers_agree_under_xla():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_batch_gets_no_numbers(kind):
     assert draws(kind, tf.zeros([0], tf.int64)).shape == (0, 3)
+
+
+def test_many_shapes_are_no_retracing_to_warn_of(caplog):
+    # TensorFlow warns of the same code twice, then never; of code some lines
+    # below, which is another, it does.
+    source = Path(randomness.__file__).read_text(encoding="utf-8")
+    fresh = {"__name__": "fresh"}
+    exec(compile("\n" * 1000 + source, "fresh", "exec"), fresh)
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        for side in range(20, 32):
+            fresh["per_image_uniform"](0, [0, 1], shape=(side,))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.messages
 
 
 def test_numbers_follow_their_distribution():
