@@ -146,11 +146,7 @@ def _per_image(
     base = tf.constant(stream_seed(seed, stream), tf.int64)
     indices = tf.cast(tf.convert_to_tensor(indices), tf.int64)
     sides = tuple(int(side) for side in shape)
-    if not tf.executing_eagerly():
-        return _map_images(draw, sides, base, indices, scale)
-    return _compiled(draw, sides, scale.dtype, scale.shape)(
-        base=base, indices=indices, scale=scale
-    )
+    return _compiled(draw, sides)(base, indices, scale)
 
 
 def _map_images(
@@ -173,24 +169,16 @@ def _map_images(
 
 
 @functools.cache
-def _compiled(
-    draw: Draw, shape: tuple[int, ...], dtype: tf.DType, scale: tf.TensorShape
-) -> Callable[..., tf.Tensor]:
+def _compiled(draw: Draw, shape: tuple[int, ...]) -> Callable[..., tf.Tensor]:
     """The same compiled: eagerly, an image costs a hundred calls from Python.
 
-    A concrete function for each, since TensorFlow warns of one that is traced
-    for many shapes.
+    A partial for each: TensorFlow counts the traces of one piece of code, and
+    would warn of the fifth shape's.
     """
-
-    def map_images(
-        base: tf.Tensor, indices: tf.Tensor, scale: tf.Tensor
-    ) -> tf.Tensor:
-        return _map_images(draw, shape, base, indices, scale)
-
-    return tf.function(map_images, autograph=False).get_concrete_function(
-        base=tf.TensorSpec([], tf.int64),
-        indices=tf.TensorSpec([None], tf.int64),
-        scale=tf.TensorSpec(scale, dtype),
+    return tf.function(
+        functools.partial(_map_images, draw, shape),
+        autograph=False,
+        reduce_retracing=True,
     )
 
 
