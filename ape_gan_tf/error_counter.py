@@ -28,6 +28,7 @@ class ErrorCounter:
 
         self._add = tf.function(
             add,
+            autograph=False,
             input_signature=[
                 tf.TensorSpec(shape, tf.float32),
                 tf.TensorSpec([None], tf.int64),

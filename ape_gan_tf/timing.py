@@ -23,7 +23,7 @@ def milliseconds_an_image(
         images: float32 `[N, H, W, C]`, repeated to fill the batch.
     """
     whole = tf.gather(images, tf.range(BATCH) % tf.shape(images)[0])
-    function = tf.function(purifier)
+    function = tf.function(purifier, autograph=False)
     function(whole)
     rounds = []
     for _ in range(ROUNDS):

@@ -83,9 +83,11 @@ class TrainingLoop:
             directory / "losses.csv", trainer.loss_names
         )
         self._compiled_step = tf.function(
-            trainer.train_step, jit_compile=True if settings.xla else None
+            trainer.train_step,
+            autograph=False,
+            jit_compile=True if settings.xla else None,
         )
-        self._run_steps = tf.function(self._run_steps_in_graph)
+        self._run_steps = tf.function(self._run_steps_in_graph, autograph=False)
 
     def run(
         self,
@@ -172,16 +174,22 @@ class TrainingLoop:
         )
 
     def _run_steps_in_graph(self, iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        sums = tf.zeros([len(self._trainer.loss_names)])
-        for _ in tf.range(count):
-            losses = tf.stack(self._compiled_step(next(iterator)))
-            is_first_bad = tf.logical_and(
-                tf.reduce_any(~tf.math.is_finite(losses)),
-                self._bad_step == NEVER,
-            )
-            self._step.assign_add(1)
-            self._bad_step.assign(
-                tf.where(is_first_bad, self._step, self._bad_step)
-            )
-            sums += losses
+        _, sums = tf.while_loop(
+            lambda done, _: done < count,
+            lambda done, sums: (done + 1, sums + self._one_step(iterator)),
+            (0, tf.zeros([len(self._trainer.loss_names)])),
+            parallel_iterations=1,
+        )
         return sums / tf.cast(count, tf.float32)
+
+    def _one_step(self, iterator: Any) -> tf.Tensor:
+        losses = tf.stack(self._compiled_step(next(iterator)))
+        is_first_bad = tf.logical_and(
+            tf.reduce_any(~tf.math.is_finite(losses)),
+            self._bad_step == NEVER,
+        )
+        self._step.assign_add(1)
+        self._bad_step.assign(
+            tf.where(is_first_bad, self._step, self._bad_step)
+        )
+        return losses

@@ -37,6 +37,7 @@ def augmented(
     if noise == sparse == 0.0 and not _is_moving(config) and not is_crafted:
         return batches
 
+    @tf.autograph.experimental.do_not_convert
     def change(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict:
         clean, adversarial = _move(
             config, batch["images"], batch["adversarial"], step

@@ -275,6 +275,7 @@ class Attack(abc.ABC):
                 # or the classifier would be kept alive by its own entry.
                 functools.partial(_call, method, weakref.ref(classifier)),
                 input_signature=specs,
+                autograph=False,
                 jit_compile=True if self.xla else None,
             )
         return functions[key]

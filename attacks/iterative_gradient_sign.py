@@ -58,12 +58,18 @@ class IterativeGradientSign(BatchAttack):
         indices: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         radius = self.epsilons(indices)
-        adversarial = clip_to_ball(starts, images, radius)
-        for _ in tf.range(self.steps):
-            adversarial = gradient_sign_step(
+
+        def step(done: tf.Tensor, adversarial: tf.Tensor) -> Any:
+            moved = gradient_sign_step(
                 classifier, adversarial, labels, targets, self.alpha
             )
-            adversarial = clip_to_ball(adversarial, images, radius)
+            return done + 1, clip_to_ball(moved, images, radius)
+
+        _, adversarial = tf.while_loop(
+            lambda done, _: done < self.steps,
+            step,
+            (0, clip_to_ball(starts, images, radius)),
+        )
         return adversarial, tf.fill(
             tf.shape(labels), tf.constant(self.steps, tf.int64)
         )

@@ -264,6 +264,7 @@ def _rows_dataset(
     """Turns numbers into dicts of the fields `names` that `read` gives."""
     types = [tf.as_dtype(layout.FIELDS[name]) for name in names]
 
+    @tf.autograph.experimental.do_not_convert
     def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
         fields = tf.numpy_function(read, [number], types)
         return {

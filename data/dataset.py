@@ -149,6 +149,7 @@ class Dataset:
 def _augmented(
     batches: tf.data.Dataset, seed: int, start_step: int, shift: int, flip: bool
 ) -> tf.data.Dataset:
+    @tf.autograph.experimental.do_not_convert
     def augment(
         step: tf.Tensor, batch: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:

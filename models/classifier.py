@@ -341,6 +341,11 @@ def _behind(base, defence):
             f"shape of classifier {base.name}, got {tuple(shape)}"
         )
     name = getattr(defence, "name", getattr(defence, "__name__", "purifier"))
+    purify = (
+        defence
+        if isinstance(defence, network.ImageNetwork)
+        else network.rewritten_in_graphs(defence)
+    )
     unknown = network.unknown_fingerprint()
 
     def digest():
@@ -348,7 +353,7 @@ def _behind(base, defence):
         return fingerprint.defended(base.fingerprint, own)
 
     source = network.Network(
-        function=lambda images: base(defence(images)),
+        function=lambda images: base(purify(images)),
         image_shape=base.image_shape,
         name=f"{base.name}_behind_{name}",
         identity=None,

@@ -82,7 +82,9 @@ def probe(
 
 def _gradients(classifier, images, labels):
     """Returns bool `[B]` each: zero, saturated, not finite."""
-    compiled = tf.function(functools.partial(_both_gradients, classifier))
+    compiled = tf.function(
+        functools.partial(_both_gradients, classifier), autograph=False
+    )
     margin, entropy = (
         gradient.numpy().reshape(len(images), -1)
         for gradient in compiled(images, labels)

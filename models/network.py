@@ -64,7 +64,9 @@ class ImageNetwork:
         # A partial: TensorFlow counts the traces of one piece of code, and
         # would warn of the fifth network's.
         self._compiled = tf.function(
-            functools.partial(self.__call__), input_signature=[spec]
+            functools.partial(self.__call__),
+            input_signature=[spec],
+            autograph=False,
         )
 
     @property
@@ -229,12 +231,31 @@ def from_callable(
             f"others, got {given_fingerprint!r}"
         )
     return Network(
-        function=function,
+        function=rewritten_in_graphs(function),
         image_shape=shapes.check_image_shape(image_shape),
         name=getattr(function, "__name__", type(function).__name__),
         identity=None,
         given_fingerprint=lambda: given_fingerprint,
     )
+
+
+def rewritten_in_graphs(
+    function: Callable[[tf.Tensor], tf.Tensor],
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A user's function, whose `if` and `while` may be of tensors.
+
+    In a graph AutoGraph rewrites it. That takes a second or more for all that
+    a command runs, and no function of this package has such lines, so that
+    their graphs do without.
+    """
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        if tf.executing_eagerly():
+            return function(images)
+        # A partial: see ImageNetwork.
+        return tf.function(functools.partial(function))(images)
+
+    return call
 
 
 def unknown_fingerprint() -> str:

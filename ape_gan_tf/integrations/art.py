@@ -86,6 +86,7 @@ class PurifierPreprocessor(PreprocessorTensorFlowV2):
         # would otherwise be a new trace of one piece of code.
         self._purify = tf.function(
             functools.partial(purifier.__call__),
+            autograph=False,
             input_signature=[
                 tf.TensorSpec((None, *purifier.image_shape), tf.float32)
             ],
@@ -200,6 +201,7 @@ def _compiled(classifier: models.Classifier) -> Callable[..., tf.Tensor]:
     """Compiled, with the argument `training` that ART passes."""
     return tf.function(
         lambda images, training=False: classifier(images),
+        autograph=False,
         reduce_retracing=True,
     )
 

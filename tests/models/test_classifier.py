@@ -530,6 +530,32 @@ def test_a_callable_is_a_classifier(images):
     np.testing.assert_array_equal(classifier.predict(images), flat(images))
 
 
+def test_a_callable_may_branch_on_tensors(images):
+    def brighter(batch):
+        for _ in tf.range(3):
+            batch = batch + 0.25
+        if tf.reduce_mean(batch) > 1.0:
+            return batch
+        return batch * 0.0
+
+    def logits_of(batch):
+        flat = tf.reduce_mean(batch, [1, 2])
+        if tf.reduce_all(batch > 0.7):
+            return flat
+        return -flat
+
+    classifier = models.Classifier.from_callable(
+        logits_of, image_shape=SHAPE, num_classes=3, fingerprint="branches"
+    )
+    means = images.mean((1, 2))
+    logits = classifier.predict(images)
+    np.testing.assert_allclose(logits, -means, rtol=1e-6)
+    behind = classifier.behind(brighter).predict(images)
+    np.testing.assert_allclose(behind, means + 0.75, rtol=1e-6)
+    # Eagerly as in a graph.
+    np.testing.assert_allclose(classifier(tf.constant(images)), logits)
+
+
 def test_predict_checks_what_a_callable_returns(images):
     classifier = models.Classifier.from_callable(
         flat, image_shape=SHAPE, num_classes=5, fingerprint="flat-1"
