@@ -147,8 +147,8 @@ _COMPARISONS = (
         _is_black_box,
         _is_iterative,
         "An attack that sees answers alone does better than those that see "
-        "gradients: the gradients are masked. The white-box figures of "
-        "gradient attacks are too low.",
+        "gradients: the gradients are masked, or lead to local maxima. The "
+        "white-box figures of gradient attacks are too low.",
     ),
     _Comparison(
         "transfer_beats_white_box",

@@ -33,7 +33,7 @@ class Trainer(Protocol):
         """All that a checkpoint must hold, by name."""
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """One iteration, inside a graph; returns the losses by name."""
+        """One iteration, in a graph without AutoGraph; returns the losses."""
 
 
 class NonFiniteLossError(RuntimeError):

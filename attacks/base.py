@@ -284,7 +284,8 @@ class Attack(abc.ABC):
 class BatchAttack(Attack):
     """Base of the attacks that make all images in the same number of steps.
 
-    A subclass writes `run`.
+    A subclass writes `run`, which is traced without AutoGraph: a loop or branch
+    on tensors is a `tf.while_loop` or `tf.cond`.
     """
 
     @abc.abstractmethod

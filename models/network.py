@@ -252,10 +252,17 @@ def rewritten_in_graphs(
     def call(images: tf.Tensor) -> tf.Tensor:
         if tf.executing_eagerly():
             return function(images)
-        # A partial: see ImageNetwork.
-        return tf.function(functools.partial(function))(images)
+        # A partial: see ImageNetwork. Not of the function itself, or its
+        # arguments with defaults would be traced as inputs.
+        return tf.function(functools.partial(_call, function))(images)
 
     return call
+
+
+def _call(
+    function: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor
+) -> tf.Tensor:
+    return function(images)
 
 
 def unknown_fingerprint() -> str:
