@@ -9,6 +9,10 @@ import sys
 # test module. The CPU is what the expected numbers were worked out for.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# Two processes run the tests: on two cores, threads of each would wait for the
+# other's.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test draws its figures into files; no test may need a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
