@@ -244,9 +244,9 @@ def rewritten_in_graphs(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A user's function, whose `if` and `while` may be of tensors.
 
-    In a graph AutoGraph rewrites it. That takes a second or more for all that
-    a command runs, and no function of this package has such lines, so that
-    their graphs do without.
+    In a graph AutoGraph rewrites it. For the package's own functions, which
+    have no such lines, that took some seconds of a command, so that their
+    graphs do without.
     """
 
     def call(images: tf.Tensor) -> tf.Tensor:
